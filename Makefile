@@ -1,0 +1,44 @@
+# `make` alone lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test fast lint format oldest examples clean
+
+help: ## list the targets
+	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q $(PIP_FLAGS) -c constraints.txt -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(RUN) -m pip install -q $(PIP_FLAGS) -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/.installed ## install, then find the bird in a picture with the picture-book model
+	$(RUN) pipeline.py stage=pipeline model=picturebook data.image_file=examples/images/bird.png data.query="birds." data.overwrite=true
+
+test: $(VENV)/.installed-dev ## install, then run all tests
+	$(RUN) -m pytest
+
+fast: $(VENV)/.installed-dev ## run the tests that take moments
+	$(RUN) -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-dev ## check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(VENV)/.installed-dev ## lay out the code
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+examples: $(VENV)/.installed ## draw the example pictures again
+	$(RUN) -m lab.picturebook.export --examples --output examples
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
