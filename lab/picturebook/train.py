@@ -43,6 +43,30 @@ def to_pixels(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
+def drop_heads(model: LlavaForConditionalGeneration, share: float, rng: torch.Generator) -> None:
+    """Silence heads of the upper half of the layers by chance, a new draw for each sequence, while training.
+
+    With one head alone to read the answer from the image there would be one localization head; so several learn it.
+
+    Args:
+        model: The picture-book LLaVA.
+        share: Share of heads silenced; the others are scaled up to make up for them.
+        rng: Source of chance, on the CPU.
+    """
+    layers = model.model.language_model.layers
+    num_heads = model.config.text_config.num_attention_heads
+
+    def silence(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Optional[tuple[torch.Tensor]]:
+        if not model.training:
+            return None
+        heads = inputs[0].unflatten(-1, (num_heads, -1))
+        kept = torch.rand(len(heads), 1, num_heads, 1, generator=rng) >= share
+        return ((heads * (kept.to(heads) / (1.0 - share))).flatten(-2),)
+
+    for layer in layers[len(layers) // 2 :]:
+        layer.self_attn.o_proj.register_forward_pre_hook(silence)
+
+
 def optimisers(parameters: Sequence[tuple[str, nn.Parameter]], rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for everything else, at one learning rate."""
     if not hasattr(torch.optim, "Muon"):
@@ -87,6 +111,8 @@ class Trainer:
         self.model = build_model(text_layers=options.text_layers, text_heads=options.text_heads).to(self.device)
         self.shards = draw_shards(self.work, TRAIN_SEED, options.shards, options.scenes_each, options.workers)
         self.validation = load_shard(draw_shards(self.work, VALIDATION_SEED, 1, VALIDATION_SCENES)[0])
+        self.head_chance = torch.Generator()
+        drop_heads(self.model, options.head_dropout, self.head_chance)
         self.started = time.time()
 
     def autocast(self) -> torch.autocast:
@@ -172,6 +198,7 @@ class Trainer:
                 break
             shard, shard_features = features.of(shard_path)
             packed = packer.pack(shard, indices, stage, rng)
+            self.head_chance.manual_seed(step)
             with self.autocast():
                 loss, hit = self._answer_loss(packed, shard_features)
             apply_step(loss, steppers, learning_rate(step, total, self.options.language_rate))
@@ -197,7 +224,9 @@ class Trainer:
 
     @torch.no_grad()
     def _log_language(self, packer: Packer, features: Any) -> None:
+        self.model.eval()
         logger.info("validation: %s", validate(self.model, packer, *features.validation()))
+        self.model.train()
 
     # -- checkpoints
 
@@ -289,11 +318,12 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--vision-rate", type=float, default=2e-3)
     add("--language-batch", type=int, default=32)
     add("--language-rate", type=float, default=2e-3)
-    add("--bind-steps", type=int, default=1500)
+    add("--head-dropout", type=float, default=0.25, help="share of upper heads silenced in training")
+    add("--bind-steps", type=int, default=750)
     add("--bind-patches", type=int, default=64)
-    add("--widen-steps", type=int, default=1500)
+    add("--widen-steps", type=int, default=1200)
     add("--widen-patches", type=int, default=96)
-    add("--whole-steps", type=int, default=800)
+    add("--whole-steps", type=int, default=700)
     return parser.parse_args(arguments)
 
 
