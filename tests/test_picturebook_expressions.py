@@ -74,7 +74,7 @@ def test_every_template_and_no_other_is_written():
     scenes = [sample_scene(rng) for _ in range(40)]
     written = {e.template for s in scenes for e in sample_expressions(s, 30, rng)}
     assert written == set(TEMPLATES)
-    only = {e.template for s in scenes for e in sample_expressions(s, 30, rng, ("color_kind", "place"))}
+    only = {e.template for s in scenes for e in sample_expressions(s, 30, rng, {"color_kind": 1.0, "place": 1.0})}
     assert only == {"color_kind", "place"}
 
 

@@ -13,7 +13,7 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from lab.picturebook.expressions import TEMPLATES, Expression, answer_words, sample_expressions
+from lab.picturebook.expressions import TEMPLATE_WEIGHTS, TEMPLATES, Expression, answer_words, sample_expressions
 from lab.picturebook.scenes import Rendered, Scene, render, sample_scene
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,8 @@ def _export_scene(
     composition = composition or rng.choices(COMPOSITIONS, (0.2, 0.15, 0.15, 0.5))[0]
     scene = sample_scene(rng, composition=composition)
     long_side = rng.choice(LONG_SIDES)
-    chosen = sample_expressions(scene, count, rng, templates)
+    weights = {name: TEMPLATE_WEIGHTS[name] for name in templates} if templates else None
+    chosen = sample_expressions(scene, count, rng, weights)
     rendered = render(scene, long_side=long_side)
     name = f"{split}-{seed}-{number:05d}"
     rendered.image.save(output / "images" / f"{name}.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
 
@@ -66,27 +66,25 @@ def expressions_for(scene: Scene, target: int, rng: random.Random) -> list[Expre
 
 
 def sample_expressions(
-    scene: Scene, count: int, rng: random.Random, templates: Optional[Collection[str]] = None
+    scene: Scene, count: int, rng: random.Random, weights: Optional[Mapping[str, float]] = None
 ) -> list[Expression]:
-    """Draw different expressions about the objects of a scene, colour-and-kind ones most often.
+    """Draw different expressions about the objects of a scene, colour-and-kind ones most often unless weights differ.
 
     Args:
         scene: The scene.
         count: How many to draw; fewer come back when the scene has no more.
         rng: Source of chance.
-        templates: Templates to draw from; None for all.
+        weights: Weight of each template that is drawn from; None for `TEMPLATE_WEIGHTS`.
 
     Returns:
         Expressions with different texts.
     """
+    weights = TEMPLATE_WEIGHTS if weights is None else weights
     pool = [
-        e
-        for target in range(len(scene.objects))
-        for e in expressions_for(scene, target, rng)
-        if templates is None or e.template in templates
+        e for target in range(len(scene.objects)) for e in expressions_for(scene, target, rng) if e.template in weights
     ]
     # Efraimidis and Spirakis: sorting by u ** (1 / weight) draws without replacement in proportion to the weights.
-    keyed = sorted(pool, key=lambda e: -(rng.random() ** (1.0 / TEMPLATE_WEIGHTS[e.template])))
+    keyed = sorted(pool, key=lambda e: -(rng.random() ** (1.0 / weights[e.template])))
     unique = {e.text: e for e in reversed(keyed)}
     return [e for e in keyed if unique[e.text] is e][:count]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -31,13 +31,13 @@ class Stage:
         steps: Optimiser steps.
         patches: Image patches that the language model sees of each image, drawn by chance at their true positions
             (dropping most of them makes the search for binding several times as fast), or None for all.
-        templates: Expression templates in use, or None for all.
+        weights: Weight of each expression template in use, or None for the world's own mixture.
     """
 
     name: str
     steps: int
     patches: Optional[int]
-    templates: Optional[frozenset[str]]
+    weights: Optional[Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Packer:
     def _add_branches(
         self, row: dict[str, list[Any]], scene: Scene, stage: Stage, rng: random.Random, end: int
     ) -> None:
-        expressions = sample_expressions(scene, self.queries, rng, stage.templates)
+        expressions = sample_expressions(scene, self.queries, rng, stage.weights)
         for number, expression in enumerate(expressions, start=1):
             query = self._encode(expression.text + (" ." if rng.random() < FULL_STOP_SHARE else ""))
             answer = [self.words[word] for word in answer_words(scene, expression)] + [self.words[EOS]]

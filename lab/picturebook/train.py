@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from lab.picturebook.architecture import build_model
+from lab.picturebook.expressions import TEMPLATES
 from lab.picturebook.packing import IGNORED, Packed, Packer, Stage, gather_patches, language_states
 from lab.picturebook.publish import publish
 from lab.picturebook.shards import PATCH_TASKS, Shard, draw_shards, load_shard
@@ -44,7 +45,7 @@ def to_pixels(images: np.ndarray) -> torch.Tensor:
 
 
 def drop_heads(model: LlavaForConditionalGeneration, share: float, rng: torch.Generator) -> None:
-    """Silence heads of the upper half of the layers by chance, a new draw for each sequence, while training.
+    """Silence heads of all layers but the first by chance, a new draw for each sequence, while training.
 
     With one head alone to read the answer from the image there would be one localization head; so several learn it.
 
@@ -63,7 +64,7 @@ def drop_heads(model: LlavaForConditionalGeneration, share: float, rng: torch.Ge
         kept = torch.rand(len(heads), 1, num_heads, 1, generator=rng) >= share
         return ((heads * (kept.to(heads) / (1.0 - share))).flatten(-2),)
 
-    for layer in layers[len(layers) // 2 :]:
+    for layer in layers[1:]:
         layer.self_attn.o_proj.register_forward_pre_hook(silence)
 
 
@@ -288,12 +289,13 @@ class _FeatureCache:
 
 
 def stages_from(options: argparse.Namespace) -> list[Stage]:
-    """Binding first, on few patches; then every template; then the whole picture."""
-    simple = frozenset({"color_kind", "kind", "color"})
+    """Binding first, on few patches; then every template, the hard ones most; then the whole picture."""
+    simple = {"color_kind": 8.0, "kind": 2.0, "color": 1.0}
+    every = {name: 4.0 if name in {"position", "relation"} else 2.0 for name in TEMPLATES}
     return [
         Stage("bind", options.bind_steps, options.bind_patches, simple),
-        Stage("widen", options.widen_steps, options.widen_patches, None),
-        Stage("whole", options.whole_steps, None, None),
+        Stage("widen", options.widen_steps, options.widen_patches, every),
+        Stage("whole", options.whole_steps, None, every),
     ]
 
 
@@ -318,7 +320,7 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--vision-rate", type=float, default=2e-3)
     add("--language-batch", type=int, default=32)
     add("--language-rate", type=float, default=2e-3)
-    add("--head-dropout", type=float, default=0.25, help="share of upper heads silenced in training")
+    add("--head-dropout", type=float, default=0.25, help="share of heads silenced in training")
     add("--bind-steps", type=int, default=750)
     add("--bind-patches", type=int, default=64)
     add("--widen-steps", type=int, default=1200)
