@@ -1,0 +1,297 @@
+"""Heads -> combined map -> mask -> box, in pixels of the original image.
+
+Boxes are half-open with continuous edges: ``xyxy`` is (x0, y0, x1, y1) and covers ``[x0, x1) x [y0, y1)``. The pixel in
+column i covers ``[i, i + 1)``, so that COCO's ``[x, y, w, h]`` is ``[x, y, x + w, y + h]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lab.records import Grid, Localization
+
+REGIONS = ("largest", "all")
+FLATNESS_TOLERANCE = 1e-6
+"""A map whose values differ by less than this share of the largest is flat: what is left is rounding."""
+SLIVER = 1e-6
+"""A cell that reaches into the image by less than this share of its width or height only does so by rounding."""
+
+Box = tuple[float, float, float, float]
+
+
+def localize(
+    maps: np.ndarray,
+    grid: Grid,
+    image_size_wh: tuple[int, int],
+    *,
+    sigma: float = 1.0,
+    truncate: float = 4.0,
+    region: str = "largest",
+    relative_threshold: float = 1.0,
+) -> Localization:
+    """Combine the maps of the chosen heads and draw the box around what stands out.
+
+    Each map is smoothed, the maps are summed, the mask is where the sum exceeds `relative_threshold` times its mean,
+    and the box is the tight box around the mask's largest 8-connected region (most cells; then most attention), or
+    around all of it. Cells that lie wholly outside the image, in the padding, can be no part of an object: they count
+    neither in the mean nor in the mask, so that the same scene gives the same box however it was padded.
+
+    Args:
+        maps: `[heads, rows, cols]`, attention of the chosen heads.
+        grid: Where the cells lie in the image.
+        image_size_wh: Width and height of the original image.
+        sigma: Standard deviation of the Gaussian, in cells; 0 for none.
+        truncate: Where the Gaussian ends, in standard deviations.
+        region: `largest` or `all`.
+        relative_threshold: Threshold of the mask, as a multiple of the mean.
+
+    Returns:
+        The combined map, the mask in cells and in pixels, and the box; no box where the combined map is flat.
+
+    Raises:
+        ValueError: If shapes do not fit, a value is NaN or infinite, or an option is out of range.
+    """
+    _check_maps(maps, grid)
+    if len(maps) == 0:
+        raise ValueError("Expected the maps of at least one head to combine, but got none.")
+    combined = smooth_maps(maps, sigma=sigma, truncate=truncate).sum(axis=0)
+    cell_masks, boxes_xyxy = localize_each(
+        combined[None], grid, image_size_wh, region=region, relative_threshold=relative_threshold
+    )
+    return Localization(
+        combined_map=combined.astype(np.float32),
+        cell_mask=cell_masks[0],
+        mask=cells_to_mask(cell_masks[0], grid, image_size_wh),
+        box_xyxy=_as_box(boxes_xyxy[0]) if cell_masks[0].any() else None,
+        image_size_wh=image_size_wh,
+    )
+
+
+def smooth_maps(maps: np.ndarray, *, sigma: float, truncate: float = 4.0) -> np.ndarray:
+    """Smooth each map with a Gaussian that reflects at the edges, so that no attention is lost or gained.
+
+    Args:
+        maps: `[maps, rows, cols]`.
+        sigma: Standard deviation in cells; 0 for none.
+        truncate: Where the Gaussian ends, in standard deviations; 3 with sigma 1 is a kernel 7 cells wide.
+
+    Returns:
+        The smoothed maps, `[maps, rows, cols]` float64.
+
+    Raises:
+        ValueError: If sigma is negative or truncate is not above 0.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    if not 0 <= sigma < np.inf or not 0 < truncate < np.inf:
+        raise ValueError(
+            f"Expected the smoothing's sigma to be 0 or more and truncate to be above 0, "
+            f"but got sigma={sigma}, truncate={truncate}."
+        )
+    return gaussian_filter(maps.astype(np.float64), (0, sigma, sigma), truncate=truncate)
+
+
+def localize_each(
+    maps: np.ndarray,
+    grid: Grid,
+    image_size_wh: tuple[int, int],
+    *,
+    region: str = "largest",
+    relative_threshold: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and box of every map on its own, all at once; the rule is that of `localize`, without its smoothing.
+
+    Args:
+        maps: `[maps, rows, cols]`, smoothed as needed.
+        grid: Where the cells lie in the image.
+        image_size_wh: Width and height of the original image.
+        region: `largest` or `all`.
+        relative_threshold: Threshold of the masks, as a multiple of each mean.
+
+    Returns:
+        The masks, `[maps, rows, cols]` bool, and the boxes, `[maps, 4]` float64 xyxy, NaN where a mask is empty.
+
+    Raises:
+        ValueError: If shapes do not fit, a value is NaN or infinite, or an option is out of range.
+    """
+    _check_maps(maps, grid)
+    if region not in REGIONS:
+        raise ValueError(f"Expected region to be one of {', '.join(REGIONS)}, but got {region!r}.")
+    if not 0 <= relative_threshold < np.inf:
+        raise ValueError(f"Expected relative_threshold to be 0 or more, but got {relative_threshold}.")
+    masks = _threshold(maps, _cells_in_image(grid, image_size_wh), relative_threshold)
+    if region == "largest":
+        masks = _largest_regions(masks, maps)
+    return masks, _tight_boxes(masks, grid, image_size_wh)
+
+
+def _check_maps(maps: np.ndarray, grid: Grid) -> None:
+    """Reject maps of another shape than the grid, and maps with NaN or infinity."""
+    if maps.ndim != 3 or maps.shape[1:] != grid.shape:
+        raise ValueError(
+            f"Expected maps to have the shape [maps, {grid.rows}, {grid.cols}] of the grid, but got {list(maps.shape)}."
+        )
+    if not np.isfinite(maps).all():
+        bad = int((~np.isfinite(maps).all(axis=(1, 2))).sum())
+        raise ValueError(
+            f"Expected maps to be finite, but got NaN or infinity in {bad} of {len(maps)}. "
+            "Collect again with model.dtype=bfloat16 or float32."
+        )
+
+
+def _threshold(maps: np.ndarray, in_image: np.ndarray, relative_threshold: float) -> np.ndarray:
+    """Cells of the image above the threshold, `[maps, rows, cols]` bool; none where a map is flat."""
+    values = maps[:, in_image].astype(np.float64)
+    smallest, largest = values.min(axis=1), values.max(axis=1)
+    flat = largest - smallest <= FLATNESS_TOLERANCE * np.maximum(np.abs(smallest), np.abs(largest))
+    cutoff = np.where(flat, np.inf, relative_threshold * values.mean(axis=1))
+    return in_image & (maps > cutoff[:, None, None])
+
+
+def _largest_regions(masks: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Keep of each mask the 8-connected region with the most cells; then the largest sum of the map; then the first."""
+    from scipy.ndimage import label
+
+    within_a_map = np.zeros((3, 3, 3), dtype=bool)
+    within_a_map[1] = True
+    labels, num_regions = label(masks, structure=within_a_map)
+    cells = np.flatnonzero(labels)
+    region_of_cell = labels.reshape(-1)[cells]
+    num_cells = np.bincount(region_of_cell, minlength=num_regions + 1)
+    mass = np.bincount(region_of_cell, weights=maps.reshape(-1)[cells], minlength=num_regions + 1)
+    map_of_region = np.full(num_regions + 1, -1)
+    map_of_region[region_of_cell] = cells // (masks.shape[1] * masks.shape[2])
+
+    best_last = np.lexsort((-np.arange(num_regions + 1), mass, num_cells, map_of_region))
+    is_last = np.append(np.diff(map_of_region[best_last]) != 0, True)
+    keep = np.zeros(num_regions + 1, dtype=bool)
+    keep[best_last[is_last]] = True
+    keep[0] = False
+    return keep[labels]
+
+
+def _tight_boxes(masks: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> np.ndarray:
+    """Tight boxes around masks, clipped to the image: `[maps, 4]` float64 xyxy, NaN where a mask is empty."""
+    x_edges, y_edges = _clipped_edges(grid, image_size_wh)
+    x0, x1 = _extent(np.any(masks, axis=1), x_edges)
+    y0, y1 = _extent(np.any(masks, axis=2), y_edges)
+    boxes_xyxy = np.stack([x0, y0, x1, y1], axis=1)
+    boxes_xyxy[~masks.any(axis=(1, 2))] = np.nan
+    return boxes_xyxy
+
+
+def _extent(occupied: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last edge of the occupied cells of one axis; `occupied` is `[maps, cells]`, `edges` `[cells + 1]`."""
+    first = occupied.argmax(axis=1)
+    end = occupied.shape[1] - occupied[:, ::-1].argmax(axis=1)
+    return edges[first], edges[end]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cells and pixels
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def cells_to_mask(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> np.ndarray:
+    """The same mask in pixels: a pixel belongs to the cell that holds its centre, or to none.
+
+    Args:
+        cell_mask: `[rows, cols]` bool.
+        grid: Where the cells lie in the image.
+        image_size_wh: Width and height of the original image.
+
+    Returns:
+        `[height, width]` bool.
+    """
+    x_edges, y_edges = _edges(grid)
+    col, in_cols = _cell_of_pixel(x_edges, image_size_wh[0])
+    row, in_rows = _cell_of_pixel(y_edges, image_size_wh[1])
+    return cell_mask[np.ix_(row, col)] & in_rows[:, None] & in_cols
+
+
+def cells_to_box(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> Box | None:
+    """The tight box around the cells of a mask `[rows, cols]`, clipped to the image, or None if it has none there."""
+    in_image = cell_mask & _cells_in_image(grid, image_size_wh)
+    return _as_box(_tight_boxes(in_image[None], grid, image_size_wh)[0]) if in_image.any() else None
+
+
+def cell_coverage(box_xyxy: Sequence[float], grid: Grid) -> np.ndarray:
+    """Share of each cell that a box covers: `[rows, cols]` float64 in [0, 1]."""
+    x0, y0, x1, y1 = box_xyxy
+    x_edges, y_edges = _edges(grid)
+    across = np.clip(np.minimum(x_edges[1:], x1) - np.maximum(x_edges[:-1], x0), 0, None) / np.diff(x_edges)
+    down = np.clip(np.minimum(y_edges[1:], y1) - np.maximum(y_edges[:-1], y0), 0, None) / np.diff(y_edges)
+    return np.outer(down, across)
+
+
+def _edges(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of the columns, `[cols + 1]`, and of the rows, `[rows + 1]`, in pixels; not clipped."""
+    return grid.x0 + grid.cell_w * np.arange(grid.cols + 1), grid.y0 + grid.cell_h * np.arange(grid.rows + 1)
+
+
+def _clipped_edges(grid: Grid, image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The same, clipped to the image: a cell outside has no extent left."""
+    x_edges, y_edges = _edges(grid)
+    return np.clip(x_edges, 0, image_size_wh[0]), np.clip(y_edges, 0, image_size_wh[1])
+
+
+def _cells_in_image(grid: Grid, image_size_wh: tuple[int, int]) -> np.ndarray:
+    """Which cells share some area with the image, `[rows, cols]` bool; at least one must."""
+    x_edges, y_edges = _clipped_edges(grid, image_size_wh)
+    in_image = np.outer(np.diff(y_edges) > SLIVER * grid.cell_h, np.diff(x_edges) > SLIVER * grid.cell_w)
+    if not in_image.any():
+        raise ValueError(
+            f"Expected the grid to lie over the image of {image_size_wh[0]} x {image_size_wh[1]} pixels, "
+            f"but got a grid over {grid.box_xyxy}. Grid and image size must belong to the same image."
+        )
+    return in_image
+
+
+def _cell_of_pixel(edges: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each pixel of one axis the index of the cell that holds its centre, and whether there is one."""
+    index = np.searchsorted(edges, np.arange(length) + 0.5, side="right") - 1
+    inside = (index >= 0) & (index < len(edges) - 1)
+    return np.where(inside, index, 0), inside
+
+
+def _as_box(values: np.ndarray) -> Box:
+    x0, y0, x1, y1 = (float(value) for value in values)
+    return x0, y0, x1, y1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Boxes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def xywh_to_xyxy(box_xywh: Sequence[float]) -> Box:
+    """COCO's [x, y, width, height] as a half-open (x0, y0, x1, y1)."""
+    x, y, width, height = (float(value) for value in box_xywh)
+    return x, y, x + width, y + height
+
+
+def xyxy_to_xywh(box_xyxy: Sequence[float]) -> Box:
+    """A half-open (x0, y0, x1, y1) as COCO's (x, y, width, height)."""
+    x0, y0, x1, y1 = (float(value) for value in box_xyxy)
+    return x0, y0, x1 - x0, y1 - y0
+
+
+def box_iou(box_a_xyxy: Sequence[float], box_b_xyxy: Sequence[float]) -> float:
+    """Area of the intersection over area of the union of two half-open boxes; 0 where both are empty."""
+    return float(box_ious(np.asarray(box_a_xyxy, dtype=np.float64), np.asarray(box_b_xyxy, dtype=np.float64)))
+
+
+def box_ious(boxes_a_xyxy: np.ndarray, boxes_b_xyxy: np.ndarray) -> np.ndarray:
+    """`box_iou` of arrays `[..., 4]` that broadcast against each other; a box with NaN, which is none, gives 0."""
+    top_left = np.maximum(boxes_a_xyxy[..., :2], boxes_b_xyxy[..., :2])
+    bottom_right = np.minimum(boxes_a_xyxy[..., 2:], boxes_b_xyxy[..., 2:])
+    intersection = np.clip(bottom_right - top_left, 0, None).prod(axis=-1)
+    union = _areas(boxes_a_xyxy) + _areas(boxes_b_xyxy) - intersection
+    # A comparison with NaN is false, and an empty union has an empty intersection.
+    return np.divide(intersection, union, out=np.zeros(np.shape(union)), where=union > 0)
+
+
+def _areas(boxes_xyxy: np.ndarray) -> np.ndarray:
+    return np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0, None).prod(axis=-1)

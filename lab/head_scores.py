@@ -1,0 +1,327 @@
+"""Records: scores of many heads, the rules by which heads are chosen, and what a data set chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lab.records import HeadScore
+from lab.trials import TrialStatistics
+
+ENTROPY_SHARES = ("mass", "area")
+THRESHOLD_METHODS = ("chord",)
+THRESHOLD_SCOPES = ("sample", "dataset")
+
+
+@dataclass(frozen=True)
+class HeadTable:
+    """What the two criteria say of every head on one sample.
+
+    Attributes:
+        attn_sum: `[layers, heads]` float64, sum of attention over the image tokens.
+        spatial_entropy: `[layers, heads]` float64, in nats; infinite where a map has no component.
+        bottom_row_focus: `[layers, heads]` bool, whether a map's excess over its mean lies mostly in the bottom row.
+        num_components: `[layers, heads]` int, number of 8-connected components.
+    """
+
+    attn_sum: np.ndarray
+    spatial_entropy: np.ndarray
+    bottom_row_focus: np.ndarray
+    num_components: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Reject arrays that are not `[layers, heads]` or differ in shape."""
+        shapes = {
+            array.shape for array in (self.attn_sum, self.spatial_entropy, self.bottom_row_focus, self.num_components)
+        }
+        if len(shapes) != 1 or len(self.attn_sum.shape) != 2:
+            raise ValueError(
+                f"Expected all arrays of a head table to share one shape [layers, heads], but got {sorted(shapes)}."
+            )
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers."""
+        return self.attn_sum.shape[0]
+
+    @property
+    def num_heads(self) -> int:
+        """Number of heads of each layer."""
+        return self.attn_sum.shape[1]
+
+    def score(self, layer: int, head: int) -> HeadScore:
+        """The scores of one head.
+
+        Raises:
+            ValueError: If the model has no such head.
+        """
+        check_head(layer, head, self.num_layers, self.num_heads)
+        return HeadScore(
+            layer=int(layer),
+            head=int(head),
+            attn_sum=float(self.attn_sum[layer, head]),
+            spatial_entropy=float(self.spatial_entropy[layer, head]),
+            bottom_row_focus=bool(self.bottom_row_focus[layer, head]),
+            num_components=int(self.num_components[layer, head]),
+        )
+
+
+@dataclass(frozen=True)
+class SelectionRules:
+    """How heads are chosen; the `logic` group of the configuration as plain values.
+
+    Attributes:
+        top_k: Number of heads to use.
+        min_keep: At least so many heads are ranked: missing ones are filled up with the largest attention sums.
+        skip_layers: The first layers, left out.
+        bottom_row_filter: Whether heads that look at the bottom row of the grid are left out.
+        binarize_threshold: A cell belongs to a component when it exceeds the map's mean by more than this.
+        entropy_shares: Share of a component in the entropy: `mass` (of the excess over the mean) or `area` (cells).
+        threshold_method: How the threshold of criterion 1 is found: `chord`.
+        threshold_value: A fixed threshold, such as the data set's, used instead of the elbow.
+        threshold_scope: Over a data set, criterion 1 takes each `sample`'s sums and their elbow, or the `dataset`'s
+            mean sums and theirs.
+        lowest_n: Heads counted per sample for the selection frequency; None for `top_k`.
+    """
+
+    top_k: int = 3
+    min_keep: int = 3
+    skip_layers: int = 2
+    bottom_row_filter: bool = True
+    binarize_threshold: float = 0.001
+    entropy_shares: str = "mass"
+    threshold_method: str = "chord"
+    threshold_value: float | None = None
+    threshold_scope: str = "sample"
+    lowest_n: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject values out of range."""
+        check_at_least("top_k", self.top_k, 1)
+        check_at_least("min_keep", self.min_keep, 0)
+        check_at_least("skip_layers", self.skip_layers, 0)
+        check_at_least("binarize_threshold", self.binarize_threshold, 0)
+        check_one_of("entropy_shares", self.entropy_shares, ENTROPY_SHARES)
+        check_one_of("threshold_method", self.threshold_method, THRESHOLD_METHODS)
+        check_one_of("threshold_scope", self.threshold_scope, THRESHOLD_SCOPES)
+        if self.lowest_n is not None:
+            check_at_least("lowest_n", self.lowest_n, 1)
+        if self.threshold_value is not None and not np.isfinite(self.threshold_value):
+            raise ValueError(f"Expected threshold_value to be a finite number, but got {self.threshold_value}.")
+
+    @property
+    def num_counted(self) -> int:
+        """Heads counted per sample for the selection frequency."""
+        return self.top_k if self.lowest_n is None else self.lowest_n
+
+
+@dataclass(frozen=True)
+class DatasetScores:
+    """Scores of every head on every sample of a data set: all that is kept of the attention files.
+
+    Attributes:
+        attn_sum: `[samples, layers, heads]` float32.
+        spatial_entropy: The same shape, float32; infinite where a map has no component.
+        bottom_row_focus: The same shape, bool.
+    """
+
+    attn_sum: np.ndarray
+    spatial_entropy: np.ndarray
+    bottom_row_focus: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Reject arrays that are empty, not three-dimensional, differ in shape, or hold NaN."""
+        shapes = {array.shape for array in (self.attn_sum, self.spatial_entropy, self.bottom_row_focus)}
+        if len(shapes) != 1 or self.attn_sum.ndim != 3 or self.attn_sum.size == 0:
+            raise ValueError(
+                "Expected the scores of a data set to share one shape [samples, layers, heads], none of them 0, "
+                f"but got {sorted(shapes)}."
+            )
+        if not np.isfinite(self.attn_sum).all() or np.isnan(self.spatial_entropy).any():
+            raise ValueError("Expected attention sums to be finite and entropies not to be NaN. Analyze again.")
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return len(self.attn_sum)
+
+    def take(self, indices: np.ndarray) -> DatasetScores:
+        """The scores of some samples, `indices` being `[n]` integers; one may be there twice."""
+        return DatasetScores(self.attn_sum[indices], self.spatial_entropy[indices], self.bottom_row_focus[indices])
+
+
+@dataclass(frozen=True)
+class DatasetSelection:
+    """Which heads a data set chooses.
+
+    Attributes:
+        heads: (layer, head) of the `top_k` heads chosen most often, best first.
+        counts: `[layers, heads]` int, number of samples that chose a head.
+        chosen: `[samples, n]` int, the heads that each sample chose, best first, as `layer * num_heads + head`; -1
+            where it chose fewer.
+        thresholds: `[samples]` float64, what criterion 1 compared with; all equal for the scope `dataset`.
+        mean_sums: `[layers, heads]` float64, mean attention sum.
+        mean_entropies: `[layers, heads]` float64, mean over the samples where it is finite; infinite where
+            it never is.
+        rules: How they were chosen.
+    """
+
+    heads: tuple[tuple[int, int], ...]
+    counts: np.ndarray
+    chosen: np.ndarray
+    thresholds: np.ndarray
+    mean_sums: np.ndarray
+    mean_entropies: np.ndarray
+    rules: SelectionRules
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return len(self.chosen)
+
+    @property
+    def frequency(self) -> np.ndarray:
+        """Share of the samples that chose a head, `[layers, heads]` float64."""
+        return self.counts / self.num_samples
+
+    @property
+    def threshold(self) -> float:
+        """The data set's threshold, to the last bit, or the mean over the samples' thresholds."""
+        first = self.thresholds[0]
+        return float(first if (self.thresholds == first).all() else self.thresholds.mean())
+
+    @property
+    def short_share(self) -> float:
+        """Share of the samples with fewer heads to count than asked for; near 1, counts say little: lower lowest_n."""
+        return float((self.chosen[:, -1] < 0).mean())
+
+    def ranked_heads(self) -> list[tuple[int, int]]:
+        """(layer, head) of every head, most often chosen first.
+
+        Ties go by lower mean entropy, then larger mean sum, then (layer, head): where criterion 1 leaves so few heads
+        that every sample counts them all, criterion 2 still decides.
+        """
+        order = np.lexsort((-self.mean_sums.ravel(), self.mean_entropies.ravel(), -self.counts.ravel()))
+        return [divmod(int(index), self.counts.shape[1]) for index in order]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is written
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def count_rows(selection: DatasetSelection) -> list[dict[str, Any]]:
+    """Rows of `batch_selected_heads_counts.csv`, one for each head, most often chosen first."""
+    return [
+        {
+            "layer": layer,
+            "head": head,
+            "count": int(selection.counts[layer, head]),
+            "frequency": float(selection.frequency[layer, head]),
+        }
+        for layer, head in selection.ranked_heads()
+    ]
+
+
+def selection_record(
+    selection: DatasetSelection,
+    *,
+    ids: Sequence[str],
+    model_name: str,
+    template: str,
+    inputs_sha256: str,
+    trials: TrialStatistics | None = None,
+) -> dict[str, Any]:
+    """Content of `batch_selected_heads.json`: all that was used, and what came out.
+
+    Args:
+        selection: What the data set chose.
+        ids: Identifier of each sample, in the order of the scores.
+        model_name: Name of the model.
+        template: Key of the prompt template.
+        inputs_sha256: Hash of the inputs, such as `lab.heads_file.hash_inputs` gives.
+        trials: Statistics over trials.
+
+    Returns:
+        Plain data for JSON; an entropy that is infinite is None.
+
+    Raises:
+        ValueError: If there is not one id for each sample.
+    """
+    if len(ids) != selection.num_samples:
+        raise ValueError(f"Expected an id for each of the {selection.num_samples} samples, but got {len(ids)}.")
+    num_layers, num_heads = selection.counts.shape
+    return {
+        "model_name": model_name,
+        "template": template,
+        "index_base": 0,
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+        "num_samples": selection.num_samples,
+        "inputs_sha256": inputs_sha256,
+        "rules": asdict(selection.rules),
+        "threshold": _threshold_record(selection),
+        "short_share": selection.short_share,
+        "heads": [head_record(selection, head, trials) for head in selection.heads],
+        "counts": [row for row in count_rows(selection) if row["count"]],
+        "trials": None if trials is None else trials.to_dict(),
+        "files": [
+            {"id": sample_id, "heads": [list(divmod(int(index), num_heads)) for index in chosen if index >= 0]}
+            for sample_id, chosen in zip(ids, selection.chosen)
+        ],
+    }
+
+
+def head_record(
+    selection: DatasetSelection, head: tuple[int, int], trials: TrialStatistics | None = None
+) -> dict[str, Any]:
+    """What a data set says of one head, as plain data; also a row of the table on the terminal."""
+    entropy = float(selection.mean_entropies[head])
+    return {
+        "layer": head[0],
+        "head": head[1],
+        "name": f"L{head[0]}H{head[1]}",
+        "count": int(selection.counts[head]),
+        "frequency": float(selection.frequency[head]),
+        "frequency_sd": None if trials is None else float(trials.frequency_sd[head]),
+        "mean_attn_sum": float(selection.mean_sums[head]),
+        "mean_spatial_entropy": entropy if np.isfinite(entropy) else None,
+    }
+
+
+def _threshold_record(selection: DatasetSelection) -> dict[str, Any]:
+    return {
+        "scope": selection.rules.threshold_scope,
+        "mean": selection.threshold,
+        "min": float(selection.thresholds.min()),
+        "max": float(selection.thresholds.max()),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_head(layer: int, head: int, num_layers: int, num_heads: int) -> None:
+    """Reject a head that the model does not have."""
+    if not (0 <= layer < num_layers and 0 <= head < num_heads):
+        raise ValueError(
+            f"Expected a layer from 0 to {num_layers - 1} and a head from 0 to {num_heads - 1}, "
+            f"but got layer {layer}, head {head}. Layers and heads count from 0."
+        )
+
+
+def check_at_least(name: str, value: float, minimum: float) -> None:
+    """Reject a number below a minimum, and NaN."""
+    if not value >= minimum:
+        raise ValueError(f"Expected {name} to be at least {minimum}, but got {value}.")
+
+
+def check_one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Reject an unknown word."""
+    if value not in known:
+        raise ValueError(f"Expected {name} to be one of {', '.join(known)}, but got {value!r}.")

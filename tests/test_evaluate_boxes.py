@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted import GRID_SHAPE, LOCALIZATION_HEADS, NUM_HEADS, SINK_HEADS, plant_sample, sink_map, target_map
+
+from bbox import localize
+from evaluate_boxes import audit_sample, evaluate, main
+from lab.files import save_bbox_json
+from lab.records import Grid, HeadChoice, HeadScore, Localization, Sample
+
+ROOT = Path(__file__).resolve().parent.parent
+TRUTH_XYWH = [10, 20, 30, 40]
+
+
+def write_dataset(path: Path, rows: list) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def write_prediction(directory: Path, sample_id: str, box_xyxy, size=(100, 80)) -> None:
+    head = HeadScore(3, 1, 0.5, 0.1, False, 1)
+    localization = Localization(np.zeros((1, 1)), np.zeros((1, 1), bool), np.zeros((1, 1), bool), box_xyxy, size)
+    choice = HeadChoice((head,), "automatic")
+    from lab.files import safe_name
+
+    save_bbox_json(
+        directory / f"{safe_name(sample_id)}_bbox.json", Sample(sample_id, "x.png", "q"), localization, choice
+    )
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> tuple[Path, Path]:
+    """Six rows: IoU 1, .5, .25, 0, null, missing."""
+    rows = [{"id": f"row/{index}", "bbox": TRUTH_XYWH, "split": "ab"[index % 2]} for index in range(6)]
+    predictions = tmp_path / "out" / "model"
+    predictions.mkdir(parents=True)
+    for index, box in enumerate([(10, 20, 40, 60), (10, 20, 40, 40), (10, 20, 40, 30), (60, 60, 90, 70), None]):
+        write_prediction(predictions, f"row/{index}", box)
+    return write_dataset(tmp_path / "data.jsonl", rows), predictions
+
+
+class TestEvaluate:
+    def test_scores_by_hand(self, scene):
+        report = evaluate(*scene)
+        assert [sample.iou for sample in report.samples] == pytest.approx([1, 0.5, 0.25, 0, 0, 0])
+        assert report.overall.mean_iou == pytest.approx(1.75 / 6)
+        assert report.overall.median_iou == pytest.approx(0.125)
+        assert report.iou_thresholds == (0.25, 0.5, 0.75)
+        assert report.overall.success_rates == pytest.approx((3 / 6, 2 / 6, 1 / 6))
+
+    def test_missing_and_null_are_misses_and_counted(self, scene):
+        report = evaluate(*scene)
+        assert [sample.status for sample in report.samples] == ["box"] * 4 + ["null", "missing"]
+        assert [report.count(status) for status in ("box", "null", "missing", "unreadable")] == [4, 1, 1, 0]
+        assert report.is_complete
+        assert report.samples[5].predicted_xyxy is None
+
+    def test_ground_truth_as_xyxy_goes_first(self, tmp_path: Path, scene):
+        rows = [{"id": "row/0", "bbox_xyxy": [10, 20, 40, 60]}, {"id": "row/1", "bbox": [0, 0, 1, 1]}]
+        rows[1]["bbox_xyxy"] = [10, 20, 40, 40]
+        report = evaluate(write_dataset(tmp_path / "xyxy.jsonl", rows), scene[1])
+        assert [sample.iou for sample in report.samples] == [1, 1]
+
+    def test_ids_by_any_field_and_whole_numbers(self, tmp_path: Path):
+        write_prediction(tmp_path, "17", (10, 20, 40, 60))
+        data = write_dataset(tmp_path / "d.jsonl", [{"id": "other", "question_id": 17, "bbox": TRUTH_XYWH}])
+        assert evaluate(data, tmp_path, id_field="question_id").overall.mean_iou == 1
+
+    def test_one_directory_for_each_id(self, tmp_path: Path):
+        (tmp_path / "p" / "a").mkdir(parents=True)
+        write_prediction(tmp_path / "p" / "a", "a", (10, 20, 40, 60))
+        data = write_dataset(tmp_path / "d.jsonl", [{"id": "a", "bbox": TRUTH_XYWH}])
+        assert evaluate(data, tmp_path / "p").overall.mean_iou == 1
+
+    def test_hostile_ids_stay_in_the_directory(self, tmp_path: Path):
+        (tmp_path / "p").mkdir()
+        write_prediction(tmp_path, "x", (10, 20, 40, 60))
+        ids = ["../x", "..", "/etc/passwd", "a\x00b", "x" * 400, "ä"]
+        write_prediction(tmp_path / "p", "ä", (10, 20, 40, 60))
+        data = write_dataset(tmp_path / "d.jsonl", [{"id": name, "bbox": TRUTH_XYWH} for name in ids])
+        report = evaluate(data, tmp_path / "p")
+        assert [sample.status for sample in report.samples] == ["missing"] * 5 + ["box"]
+
+    def test_thresholds_are_sorted_and_reached_at_equality(self, scene):
+        report = evaluate(*scene, iou_thresholds=[0.5, 0.25, 0.5, 1.0])
+        assert report.iou_thresholds == (0.25, 0.5, 1.0)
+        assert report.overall.success_rates == pytest.approx((3 / 6, 2 / 6, 1 / 6))
+
+    def test_by_group(self, scene):
+        groups = evaluate(*scene, group_by="split").groups
+        assert list(groups) == ["a", "b"]
+        assert groups["a"].mean_iou == pytest.approx(1.25 / 3)
+        assert groups["b"].num_rows == 3
+        assert groups["b"].success_rates == pytest.approx((1 / 3, 1 / 3, 0))
+
+    def test_by_orientation_without_such_a_field(self, tmp_path: Path):
+        rows = []
+        for name, size in (("w", (100, 80)), ("t", (80, 100)), ("s", (90, 90))):
+            write_prediction(tmp_path, name, (10, 20, 40, 60), size)
+            rows.append({"id": name, "bbox": TRUTH_XYWH})
+        rows += [{"id": "gone", "bbox": TRUTH_XYWH, "image_size": [50, 60]}, {"id": "lost", "bbox": TRUTH_XYWH}]
+        groups = evaluate(write_dataset(tmp_path / "d.jsonl", rows), tmp_path, group_by="orientation").groups
+        assert {name: group.num_rows for name, group in groups.items()} == {
+            "(none)": 1, "landscape": 1, "portrait": 2, "square": 1,
+        }  # fmt: skip
+
+
+class TestBroken:
+    def test_broken_rows_are_named_and_the_rest_is_scored(self, tmp_path: Path, scene):
+        rows = [
+            {"id": "row/0", "bbox": TRUTH_XYWH},
+            "{not json",
+            {"id": "row/1"},
+            {"id": "row/2", "bbox": [1, 2, 3]},
+            {"id": "row/2", "bbox": [1, 2, 0, 3]},
+            {"id": "row/2", "bbox": [1, 2, "a", 3]},
+            {"id": "row/2", "bbox_xyxy": [5, 5, 4, 9]},
+            {"bbox": TRUTH_XYWH},
+            {"id": "  ", "bbox": TRUTH_XYWH},
+            "[1, 2]",
+            '{"id": "row/3", "bbox": [1, 2, NaN, 4]}',
+        ]
+        report = evaluate(write_dataset(tmp_path / "b.jsonl", rows), scene[1])
+        assert report.overall.num_rows == 1
+        assert not report.is_complete
+        assert len(report.broken_rows) == 10
+        for line, sentence in zip(range(2, 12), report.broken_rows):
+            assert f"line {line} to " in sentence
+        assert "'bbox' as [x, y, width, height], but got [1, 2, 3]" in report.broken_rows[2]
+        assert "'bbox_xyxy' as [x0, y0, x1, y1] with x0 < x1" in report.broken_rows[5]
+        assert "choose one with --id-field" in report.broken_rows[6]
+
+    def test_unreadable_predictions_are_misses_and_named(self, scene):
+        data, predictions = scene
+        (predictions / "row%2F0_bbox.json").write_text("{broken")
+        (predictions / "row%2F1_bbox.json").write_text('{"bbox_xyxy": [1, 2, NaN, 4]}')
+        report = evaluate(data, predictions)
+        assert [sample.status for sample in report.samples[:2]] == ["unreadable"] * 2
+        assert report.overall.mean_iou == pytest.approx(0.25 / 6)
+        assert len(report.unreadable_predictions) == 2
+        assert "row%2F0_bbox.json" in report.unreadable_predictions[0]
+        assert not report.is_complete
+
+    def test_duplicate_ids(self, tmp_path: Path, scene):
+        rows = [{"id": 5, "bbox": TRUTH_XYWH}, {"id": "x", "bbox": TRUTH_XYWH}, {"id": "5", "bbox": TRUTH_XYWH}]
+        with pytest.raises(ValueError, match=r"'id' to be there once, but got '5' in line 1 and again in line 3"):
+            evaluate(write_dataset(tmp_path / "b.jsonl", rows), scene[1])
+
+    def test_no_rows(self, tmp_path: Path, scene):
+        with pytest.raises(ValueError, match="but it is empty"):
+            evaluate(write_dataset(tmp_path / "b.jsonl", []), scene[1])
+        with pytest.raises(ValueError, match=r"none of its 2 rows has them: Expected line 1 to have an id.*'name'"):
+            evaluate(write_dataset(tmp_path / "b.jsonl", [{"name": "a", "bbox": TRUTH_XYWH}] * 2), scene[1])
+        with pytest.raises(FileNotFoundError, match="Expected a JSONL file at"):
+            evaluate(tmp_path / "gone.jsonl", scene[1])
+
+    def test_nothing_matches(self, tmp_path: Path, scene):
+        data, predictions = scene
+        with pytest.raises(ValueError, match=r"row%2F0_bbox.json, row%2F1_bbox.json.*did you mean --pred-root .*model"):
+            evaluate(data, predictions.parent)
+        other = write_dataset(tmp_path / "other.jsonl", [{"id": "z", "bbox": TRUTH_XYWH}])
+        with pytest.raises(
+            ValueError, match=r"z_bbox.json, but got none .* the 1 rows.*holds 5 others, such as row%2F0"
+        ):
+            evaluate(other, predictions)
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty" / "file").write_text("x")
+        with pytest.raises(ValueError, match="holds no .*_bbox.json at all: run stage=batch first"):
+            evaluate(data, tmp_path / "empty")
+        with pytest.raises(FileNotFoundError, match="Expected --pred-root to be a directory"):
+            evaluate(data, tmp_path / "gone")
+
+    @pytest.mark.parametrize("thresholds", [[], [0.0, 0.5], [1.5], [float("nan")]])
+    def test_thresholds_out_of_range(self, scene, thresholds: list[float]):
+        with pytest.raises(ValueError, match="IoU thresholds to be above 0 and at most 1"):
+            evaluate(*scene, iou_thresholds=thresholds)
+
+    def test_unknown_group(self, scene):
+        with pytest.raises(ValueError, match="rows with the field 'colour' to group by, but got none"):
+            evaluate(*scene, group_by="colour")
+
+
+class TestCommandLine:
+    def run(self, scene, *more: str) -> int:
+        return main(["--dataset-jsonl", str(scene[0]), "--pred-root", str(scene[1]), *more])
+
+    def test_table(self, scene, capsys):
+        assert self.run(scene, "--group-by", "split") == 0
+        printed = capsys.readouterr().out
+        assert [line.split() for line in printed.splitlines()[:4]] == [
+            ["rows", "mean", "IoU", "median", "IoU", "IoU>=0.25", "IoU>=0.5", "IoU>=0.75"],
+            ["all", "6", "0.2917", "0.1250", "0.5000", "0.3333", "0.1667"],
+            ["a", "3", "0.4167", "0.2500", "0.6667", "0.3333", "0.3333"],
+            ["b", "3", "0.1667", "0.0000", "0.3333", "0.3333", "0.0000"],
+        ]
+        assert "6 rows: 4 with a box, 1 null, 1 missing, 0 unreadable" in printed
+
+    @pytest.mark.parametrize("thresholds", [["0.3,0.6"], ["0.3", "0.6"], ["0.3,", "0.6"]])
+    def test_thresholds_by_commas_or_spaces(self, scene, capsys, thresholds: list[str]):
+        assert self.run(scene, "--iou-thresholds", *thresholds) == 0
+        assert "IoU>=0.3  IoU>=0.6\n" in capsys.readouterr().out
+
+    def test_json_and_csv(self, scene, tmp_path: Path):
+        assert self.run(scene, "--json", str(tmp_path / "o.json"), "--per-sample-csv", str(tmp_path / "o.csv")) == 0
+        written = json.loads((tmp_path / "o.json").read_text())
+        assert written["overall"]["success_rates"] == {"0.25": 0.5, "0.5": 2 / 6, "0.75": 1 / 6}
+        assert (written["num_rows"], written["num_box"], written["num_null"], written["num_missing"]) == (6, 4, 1, 1)
+        assert set(written) == {
+            "num_rows", "num_box", "num_null", "num_missing", "num_unreadable", "num_broken_rows", "iou_thresholds",
+            "overall", "groups", "broken_rows", "unreadable_predictions",
+        }  # fmt: skip
+        with open(tmp_path / "o.csv", newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        assert [float(line["iou"]) for line in lines] == pytest.approx([1, 0.5, 0.25, 0, 0, 0])
+        assert (lines[1]["id"], lines[1]["line"], lines[1]["predicted_y1"]) == ("row/1", "2", "40.0")
+        assert (lines[4]["status"], lines[4]["predicted_x0"]) == ("null", "")
+
+    def test_exit_status_says_whether_all_could_be_read(self, scene, capsys):
+        data, _ = scene
+        data.write_text(data.read_text() + "{broken\n" * 7)
+        assert self.run(scene) == 1
+        shown = capsys.readouterr()
+        assert "0.2917" in shown.out
+        assert "7 not scored:" in shown.err
+        assert "Expected line 7 to be a JSON object" in shown.err
+        assert "and 2 more" in shown.err
+
+    def test_error_is_one_line_and_status_2(self, scene, capsys):
+        assert self.run(scene, "--id-field", "question_id") == 2
+        error = capsys.readouterr().err
+        assert error.startswith("evaluate_boxes: Expected ")
+        assert error.count("\n") == 1
+
+    def test_imports_neither_torch_nor_transformers_nor_scipy(self, scene):
+        code = (
+            "import sys, evaluate_boxes; status = evaluate_boxes.main(sys.argv[1:]); "
+            "print(status, sorted({'torch', 'transformers', 'scipy', 'matplotlib', 'PIL', 'yaml'} & set(sys.modules)))"
+        )
+        arguments = ["--dataset-jsonl", str(scene[0]), "--pred-root", str(scene[1])]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "0 []"
+
+    def test_help(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            main(["--help"])
+        assert stop.value.code == 0
+        assert "--iou-thresholds" in capsys.readouterr().out
+
+
+class TestAuditSample:
+    grid = Grid(*GRID_SHAPE, 0.0, -20.0, 10.0, 10.0)
+    size = (160, 120)
+    rule = {"sigma": 0.0, "truncate": 4.0, "region": "largest", "relative_threshold": 1.0}
+
+    def measure(self, sample, head_sets):
+        return audit_sample(
+            sample.attention, self.grid, self.size, self.truth(sample), head_sets=np.array(head_sets), **self.rule
+        )
+
+    def truth(self, sample):
+        x0, y0, x1, y1 = sample.truth_xyxy(self.grid)
+        return x0, max(y0, 0.0), x1, min(y1, 120.0)
+
+    def sample(self):
+        samples = (plant_sample(seed, 0.1) for seed in range(100))
+        inside = (sample for sample in samples if sample.target[0] >= 2 and sample.target[2] <= 14)
+        return next(sample for sample in inside if not (sink_map() * target_map(sample.target)).any())
+
+    def test_localization_heads_fit_and_sinks_do_not(self):
+        measured = self.measure(self.sample(), [[0, 1, 2]])
+        for head in LOCALIZATION_HEADS:
+            assert measured.box_iou[head] == pytest.approx(1)
+            assert measured.mask_iou[head] == pytest.approx(1)
+            assert measured.pointing[head] == 1
+            assert measured.auroc[head] == 1
+            assert measured.enrichment[head] > 4
+        for head in SINK_HEADS:
+            assert measured.box_iou[head] < 0.2
+            assert measured.pointing[head] == 0
+            assert measured.enrichment[head] < 1
+
+    def test_sets_equal_localize_and_the_last_rivals_too(self):
+        sample = self.sample()
+        flat = [layer * NUM_HEADS + head for layer, head in LOCALIZATION_HEADS]
+        sinks = [layer * NUM_HEADS + head for layer, head in SINK_HEADS] + [11]
+        measured = self.measure(sample, [flat, sinks])
+        maps = sample.attention.reshape(-1, *GRID_SHAPE)
+        from bbox import box_iou
+
+        for indices, iou in zip((flat, sinks, range(len(maps))), (*measured.set_ious, measured.all_heads_iou)):
+            box = localize(maps[list(indices)], self.grid, self.size, **self.rule).box_xyxy
+            assert iou == pytest.approx(box_iou(box, self.truth(sample)))
+        x0, y0, x1, y1 = self.truth(sample)
+        assert measured.image_iou == pytest.approx((x1 - x0) * (y1 - y0) / (160 * 120))
