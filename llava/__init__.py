@@ -1,0 +1,1 @@
+"""All that knows LLaVA: prompts, tokenisation, image preprocessing with its geometry, loading."""

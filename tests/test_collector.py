@@ -1,0 +1,479 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+import collector
+import tiny_checkpoints as tiny
+from collector import AttentionCollector, CollectionFailure
+from lab.records import CollectedAttention, Sample
+from lab.stations import TokenSegments
+from llava.conversation import TEMPLATES, get_template
+from llava.mm_utils import encode_prompt, load_image
+from llava.model.builder import load_llava
+
+torch = pytest.importorskip("torch")
+
+QUERIES = ["the bird on the branch", "dog", "a small dog wearing a collar.", "the red ball to the left of the blue box"]
+SIZES = [(80, 60), (50, 90), (64, 64)]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Directories of the same model in both formats, and a variant with a class token."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    tokenizer, model = tiny.train_sentencepiece(root / "sentencepiece"), tiny.random_model()
+    tower = str(tiny.write_vision_tower(root / "tower", model))
+    tensors = tiny.published_names(model)
+    return {
+        "hugging_face": tiny.write_hugging_face(root / "hugging_face", model, tokenizer),
+        "original": tiny.write_original(root / "original", tensors, tokenizer, tower),
+        "class token": tiny.write_original(
+            root / "class", tensors, tokenizer, tower, mm_vision_select_feature="cls_patch"
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoints):
+    return load_llava(str(checkpoints["hugging_face"]))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    return [str(tiny.write_picture(root / f"{n}.png", size, n)) for n, size in enumerate(SIZES)]
+
+
+@pytest.fixture(scope="module")
+def samples(pictures):
+    """Every query about every picture, the pictures mixed."""
+    return [
+        Sample(f"{number}/{picture}", path, query)
+        for number, query in enumerate(QUERIES)
+        for picture, path in enumerate(pictures)
+    ]
+
+
+def with_template(bundle, key):
+    return dataclasses.replace(bundle, conv_mode=key, template=get_template(key))
+
+
+def plain_forward(bundle, sample):
+    """The reference: one sample, one whole forward with all attentions, eager from end to end."""
+    pixels, _ = bundle.image_preprocessor(load_image(sample.image_file))
+    prompt = encode_prompt(
+        bundle.template.parts(sample.query, use_im_start_end=bundle.use_im_start_end),
+        bundle.tokenizer,
+        image_token_id=bundle.image_token_id,
+        image_token_count=bundle.visual_tokens,
+    )
+    with torch.inference_mode():
+        outputs = bundle.model(
+            input_ids=torch.tensor([prompt.input_ids]),
+            pixel_values=torch.from_numpy(pixels)[None].to(bundle.dtype),
+            output_attentions=True,
+        )
+    image = prompt.segments.image
+    first = image.start + bundle.class_tokens
+    return torch.stack([layer[0, :, -1, first : image.end] for layer in outputs.attentions]).float().numpy()
+
+
+def collect(bundle, samples, **options):
+    return list(AttentionCollector(bundle, **options).collect(samples))
+
+
+def assert_close(results, bundle, samples, tolerance=1e-5):
+    assert len(results) == len(samples)
+    for result, sample in zip(results, samples):
+        assert isinstance(result, CollectedAttention), result
+        assert result.sample == sample
+        assert np.abs(result.attention - plain_forward(bundle, sample)).max() < tolerance
+
+
+# The rows are those of the plain forward ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", TEMPLATES)
+def test_rows_equal_the_plain_forward_in_every_template(key, bundle, samples):
+    bundle = with_template(bundle, key)
+    assert_close(collect(bundle, samples, batch_size=2), bundle, samples)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("prefill", ["sdpa", "eager"])
+def test_rows_do_not_depend_on_the_batch(batch_size, prefill, bundle, samples):
+    bundle = dataclasses.replace(bundle, prefill_attention=prefill)
+    assert_close(collect(bundle, samples, batch_size=batch_size), bundle, samples)
+
+
+def test_rows_tell_queries_and_pictures_apart(bundle, samples):
+    attention = [result.attention for result in collect(bundle, samples)]
+    for index, one in enumerate(attention):
+        for other in attention[:index]:
+            assert np.abs(one - other).max() > 1e-4
+
+
+def test_both_formats_give_the_same_rows(checkpoints, samples):
+    one, other = (
+        collect(load_llava(str(checkpoints[name])), samples, batch_size=2) for name in ("hugging_face", "original")
+    )
+    for mine, theirs in zip(one, other):
+        assert np.abs(mine.attention - theirs.attention).max() < 1e-5
+        assert mine.grid == theirs.grid
+
+
+def test_class_token_is_left_out(checkpoints, samples):
+    bundle = load_llava(str(checkpoints["class token"]))
+    results = collect(bundle, samples[:3], batch_size=2)
+    assert_close(results, bundle, samples[:3])
+    assert results[0].attention.shape == (tiny.LAYERS, tiny.HEADS, 16)
+    assert results[0].meta["segments"][1]["length"] == 17
+
+
+def test_query_that_places_the_image(bundle, pictures):
+    samples = [
+        Sample("a", pictures[0], "in <image> the bird"),
+        Sample("b", pictures[0], "the bird"),
+        Sample("c", pictures[0], "in <image> the dog"),
+        Sample("d", pictures[1], "where is <image-placeholder> the dog"),
+    ]
+    assert_close(collect(bundle, samples, batch_size=4), bundle, samples)
+
+
+def test_many_queries_about_one_picture_are_split(bundle, pictures, monkeypatch):
+    monkeypatch.setattr(collector, "MAX_BRANCH_TOKENS", 20)
+    samples = [Sample(str(n), pictures[n % 3 == 0], QUERIES[n % 4] + " dog" * (n % 5)) for n in range(17)]
+    assert_close(collect(bundle, samples, batch_size=2), bundle, samples)
+
+
+def test_half_precision_stays_within_its_rounding(checkpoints, samples):
+    bundle = load_llava(str(checkpoints["hugging_face"]), dtype="bfloat16")
+    assert_close(collect(bundle, samples[:4], batch_size=2), bundle, samples[:4], tolerance=0.02)
+
+
+def toy_bundle(bundle, picture_side=336):
+    """576 visual tokens and a deeper language model, random."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    torch.manual_seed(1)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**{**tiny.vision_settings(), "image_size": picture_side}),
+        text_config=LlamaConfig(**{**tiny.text_settings(max_position_embeddings=1024), "vocab_size": 421}),
+        image_token_index=420,
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    model.model.language_model.config._attn_implementation = "eager"
+    preprocessor = dataclasses.replace(
+        bundle.image_preprocessor,
+        input_size=picture_side,
+        rule=dataclasses.replace(bundle.image_preprocessor.rule, resize=picture_side),
+    )
+    return dataclasses.replace(
+        bundle, model=model, image_preprocessor=preprocessor, visual_tokens=576, grid_shape=(24, 24), max_positions=1024
+    )
+
+
+def test_rows_of_576_visual_tokens(bundle, pictures):
+    toy = toy_bundle(bundle)
+    samples = [Sample(str(n), pictures[n // 3], query) for n, query in enumerate(QUERIES)]
+    assert_close(collect(toy, samples, batch_size=2), toy, samples)
+
+
+# Order, streams, memory ---------------------------------------------------------------------------------------------
+
+
+def test_order_is_kept_whatever_the_grouping(bundle, pictures, monkeypatch):
+    monkeypatch.setattr(collector, "WINDOW_ROWS", 5)
+    order = [0, 1, 0, 2, 1, 1, 0, 2, 2, 0, 1, 2, 0, 0, 0, 1]
+    samples = [Sample(f"{n}", pictures[picture], QUERIES[n % 4]) for n, picture in enumerate(order)]
+    assert [result.sample for result in collect(bundle, samples, batch_size=2)] == samples
+
+
+def test_endless_input_is_read_only_a_window_ahead(bundle, pictures, monkeypatch):
+    monkeypatch.setattr(collector, "WINDOW_ROWS", 4)
+    read = []
+
+    def stream():
+        number = 0
+        while True:
+            read.append(number)
+            yield Sample(str(number), pictures[number % 3], "dog")
+            number += 1
+
+    results = AttentionCollector(bundle, batch_size=2).collect(stream())
+    assert [next(results).sample.id for _ in range(9)] == [str(n) for n in range(9)]
+    assert len(read) < 40
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
+
+
+def test_window_ends_between_pictures_and_is_bounded():
+    def groups(names, window):
+        rows = collector._by_image([Sample(str(n), name, "q") for n, name in enumerate(names)], window)
+        return [(group[0].sample.image_file, [row.position for row in group]) for group in rows]
+
+    assert groups("aabbbcc", 3) == [("a", [0, 1]), ("b", [2, 3, 4]), ("c", [5, 6])]
+    assert groups("abab", 9) == [("a", [0, 2]), ("b", [1, 3])]
+    assert [len(positions) for _, positions in groups("a" * 20, 2)] == [8, 8, 4]
+
+
+def test_one_prefill_serves_all_queries_of_a_picture(bundle, pictures, monkeypatch):
+    runs = []
+    genuine = bundle.model.model.vision_tower.forward
+
+    def counting(pixel_values, **options):
+        runs.append(pixel_values.shape[0])
+        return genuine(pixel_values, **options)
+
+    monkeypatch.setattr(bundle.model.model.vision_tower, "forward", counting)
+    samples = [Sample(str(n), pictures[n % 3], QUERIES[n % 4]) for n in range(12)]
+    collect(bundle, samples, batch_size=2)
+    assert runs == [2, 1]
+
+
+def test_whole_attention_matrices_do_not_pile_up(bundle, pictures, monkeypatch):
+    """What the language model returns are the kept rows alone."""
+    shapes = []
+    genuine = bundle.model.model.language_model.forward
+
+    def watching(*args, **options):
+        outputs = genuine(*args, **options)
+        shapes.extend(layer.shape for layer in outputs.attentions or ())
+        return outputs
+
+    monkeypatch.setattr(bundle.model.model.language_model, "forward", watching)
+    collect(bundle, [Sample(str(n), pictures[0], query) for n, query in enumerate(QUERIES)])
+    assert shapes == [(4, tiny.HEADS, 16)] * tiny.LAYERS
+
+
+def test_model_is_left_as_it_was(bundle, samples):
+    language_model = bundle.model.model.language_model
+    layers = list(language_model.layers)
+    collect(bundle, samples[:2], stop_layer=1)
+    assert list(language_model.layers) == layers
+    assert language_model.config._attn_implementation == "eager"
+    assert not any(layer.self_attn._forward_hooks and "cut" in str(layer.self_attn._forward_hooks) for layer in layers)
+
+
+# Early exit ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_layer", range(tiny.LAYERS))
+def test_early_exit_gives_the_same_rows_of_fewer_layers(stop_layer, bundle, samples):
+    whole = collect(bundle, samples[:4], batch_size=2)
+    part = collect(bundle, samples[:4], batch_size=2, stop_layer=stop_layer)
+    for one, other in zip(whole, part):
+        assert other.num_layers == stop_layer + 1
+        assert np.abs(one.attention[: stop_layer + 1] - other.attention).max() < 1e-6
+        assert (other.meta["num_layers"], other.meta["stop_layer"]) == (tiny.LAYERS, stop_layer)
+
+
+def test_layers_above_do_not_run(bundle, samples, monkeypatch):
+    def fail(*args, **options):
+        raise AssertionError("this layer must not run")
+
+    monkeypatch.setattr(bundle.model.model.language_model.layers[2], "forward", fail)
+    assert isinstance(collect(bundle, samples[:1], stop_layer=1)[0], CollectedAttention)
+
+
+# Failures -----------------------------------------------------------------------------------------------------------
+
+
+def test_bad_samples_do_not_end_the_run(bundle, pictures, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    samples = [
+        Sample("missing", str(tmp_path / "nowhere.png"), "dog"),
+        Sample("good", pictures[0], "dog"),
+        Sample("broken", str(broken), "dog"),
+        Sample("two images", pictures[0], "<image> and <image> dog"),
+        Sample("no text after", pictures[0], "dog <image>"),
+        Sample("too long", pictures[0], "dog " * 700),
+        Sample("also good", pictures[0], "cat"),
+    ]
+    results = collect(bundle, samples, batch_size=2)
+    assert [result.sample for result in results] == samples
+    reasons = {result.sample.id: result.reason for result in results if isinstance(result, CollectionFailure)}
+    assert set(reasons) == {"missing", "broken", "two images", "no text after", "too long"}
+    assert "which is not there" in reasons["missing"]
+    assert "no image" in reasons["broken"]
+    assert "at most once, but got 2" in reasons["two images"]
+    assert "prompt to end with text" in reasons["no text after"]
+    assert "to fit into the 640 positions of the model" in reasons["too long"]
+    assert_close([results[1], results[6]], bundle, [samples[1], samples[6]])
+
+
+def test_overflow_is_a_failure_that_names_the_layer(bundle, samples, monkeypatch):
+    parameters = bundle.model.model.language_model.layers[2].self_attn.q_proj._parameters
+    monkeypatch.setitem(parameters, "weight", torch.full_like(parameters["weight"], float("nan")))
+    (result,) = collect(bundle, samples[:1])
+    assert isinstance(result, CollectionFailure)
+    assert "NaN or inf" in result.reason
+    assert "first layer 2 head 0" in result.reason
+    assert "bfloat16 or float32" in result.reason
+
+
+def limit_memory(monkeypatch, bundle, largest):
+    """Prefills of more pictures, or forwards of more query tokens, than `largest` run out of memory."""
+    genuine = bundle.model.model.language_model.forward
+    pictures, tokens = largest
+
+    def limited(*args, **options):
+        states = options.get("inputs_embeds")
+        size = states.shape[0] if states is not None else options["input_ids"].shape[1]
+        if size > (pictures if states is not None else tokens):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return genuine(*args, **options)
+
+    monkeypatch.setattr(bundle.model.model.language_model, "forward", limited)
+
+
+def test_batch_is_halved_when_memory_runs_out(bundle, samples, monkeypatch, caplog):
+    expected = collect(bundle, samples, batch_size=3)
+    limit_memory(monkeypatch, bundle, (1, 15))
+    with caplog.at_level(logging.WARNING):
+        results = collect(bundle, samples, batch_size=3)
+    assert "Out of memory: going on with 1 images at a time" in caplog.text
+    failed = [result for result in results if isinstance(result, CollectionFailure)]
+    assert {result.sample.query for result in failed} == {QUERIES[3]}
+    assert "one image with one query to fit into the memory of cpu" in failed[0].reason
+    for one, other in zip(results, expected):
+        assert one.sample == other.sample
+        if isinstance(one, CollectedAttention):
+            assert np.abs(one.attention - other.attention).max() < 1e-5
+
+
+def test_other_errors_are_not_taken_for_memory(bundle, samples, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(bundle.model.model.language_model, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        collect(bundle, samples[:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size to be at least 1, but got 0"),
+        ({"stop_layer": 4}, r"stop_layer to be a layer of the model \(0 to 3\), but got 4"),
+        ({"stop_layer": 1, "use_generate": True}, "no early exit together with model.use_generate"),
+    ],
+)
+def test_options_are_checked(bundle, options, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionCollector(bundle, **options)
+
+
+# Generate mode ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True}, {"do_sample": True, "num_beams": 2}])
+def test_first_generated_step_is_the_forward_row(options, bundle, samples):
+    results = collect(bundle, samples[:3], use_generate=True, max_new_tokens=4, **options)
+    assert_close(results, bundle, samples[:3])
+    for result in results:
+        assert result.meta["attention_source"] == "generate"
+        assert isinstance(result.meta["generated_text"], str)
+    beams = options.get("num_beams", 1)
+    assert results[0].meta.get("beam") == (f"0 of {beams}; all are equal at the first step" if beams > 1 else None)
+
+
+def test_generated_text_is_the_answer_alone(bundle, samples, monkeypatch):
+    genuine = bundle.model.generate
+
+    def answering(**options):
+        outputs = genuine(**options)
+        answer = torch.tensor([bundle.tokenizer("a cat", add_special_tokens=False).input_ids + [2]])
+        outputs["sequences"] = torch.cat([options["input_ids"], answer], dim=1)
+        return outputs
+
+    monkeypatch.setattr(bundle.model, "generate", answering)
+    (result,) = collect(bundle, samples[:1], use_generate=True, max_new_tokens=2)
+    assert result.meta["generated_text"] == "a cat"
+
+
+def test_answers_follow_the_number_of_tokens_allowed(bundle, samples, monkeypatch):
+    lengths = []
+    genuine = bundle.model.generate
+
+    def counting(**options):
+        outputs = genuine(**options)
+        lengths.append(outputs.sequences.shape[1] - options["input_ids"].shape[1])
+        return outputs
+
+    monkeypatch.setattr(bundle.model, "generate", counting)
+    collect(bundle, samples[:1], use_generate=True, max_new_tokens=1)
+    collect(bundle, samples[:1], use_generate=True, max_new_tokens=5)
+    assert lengths[0] == 1
+    assert 1 < lengths[1] <= 5
+
+
+def test_without_attentions_forward_mode_is_used_and_said(bundle, samples, monkeypatch, caplog):
+    genuine = bundle.model.generate
+
+    def silent(**options):
+        outputs = genuine(**options)
+        outputs["attentions"] = None
+        return outputs
+
+    monkeypatch.setattr(bundle.model, "generate", silent)
+    with caplog.at_level(logging.WARNING):
+        results = collect(bundle, samples[:2], use_generate=True, max_new_tokens=2)
+    assert_close(results, bundle, samples[:2])
+    assert results[0].meta["attention_source"] == "forward (generate returned no attentions)"
+    assert "forward mode is used" in caplog.text
+
+
+def test_room_for_the_answer_is_counted(bundle, pictures):
+    (result,) = collect(bundle, [Sample("a", pictures[0], "dog")], use_generate=True, max_new_tokens=700)
+    assert "to fit into the 640 positions" in result.reason
+
+
+# What is said of a sample -------------------------------------------------------------------------------------------
+
+
+def test_meta(bundle, pictures, checkpoints):
+    import json
+    import pickle
+
+    (result,) = collect(bundle, [Sample("a", pictures[0], "the bird.")])
+    meta = result.meta
+    assert meta["image_size"] == [80, 60] == list(result.image_size_wh)
+    assert meta["grid"] == {"rows": 4, "cols": 4, "x0": 0.0, "y0": -10.0, "cell_w": 20.0, "cell_h": 20.0}
+    assert (meta["vis_len"], meta["patch_size"]) == (16, 14)
+    assert (meta["num_layers"], meta["num_heads"]) == (tiny.LAYERS, tiny.HEADS)
+    assert (meta["model_name"], meta["prompt_template"]) == (str(checkpoints["hugging_face"]), "referseg")
+    assert (meta["query"], meta["image_file"], meta["id"]) == ("the bird.", pictures[0], "a")
+    assert meta["last_prompt_token"] == "."
+    assert meta["attention_source"] == "forward"
+    assert meta["dtype"] == "float32"
+    assert meta["device"].startswith("cpu (model.device=auto")
+    assert set(meta["versions"]) == {"torch", "transformers", "tool"}
+    assert TokenSegments.from_list(meta["segments"]).image.length == 16
+    assert meta["unknown_words"] == []
+    assert json.loads(json.dumps(dict(meta))) == pickle.loads(pickle.dumps(dict(meta)))
+
+
+def test_unknown_words_are_warned_of_once(bundle, pictures, monkeypatch, caplog):
+    monkeypatch.setattr("llava.mm_utils.unknown_words", lambda text, tokenizer: ("zebra",) if "zebra" in text else ())
+    samples = [Sample(str(n), pictures[0], query) for n, query in enumerate(["zebra", "dog", "a zebra"])]
+    with caplog.at_level(logging.WARNING):
+        results = collect(bundle, samples)
+    assert [result.meta["unknown_words"] for result in results] == [["zebra"], [], ["zebra"]]
+    assert [record.message for record in caplog.records] == ["The model does not know 'zebra' (sample '0')"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_rows_on_a_gpu(checkpoints, samples):
+    reference = load_llava(str(checkpoints["original"]), device="cpu")
+    bundle = load_llava(str(checkpoints["original"]))
+    assert bundle.dtype == torch.float16
+    for result, sample in zip(collect(bundle, samples, batch_size=2), samples):
+        assert np.abs(result.attention - plain_forward(reference, sample)).max() < 0.02
