@@ -325,7 +325,7 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--bind-patches", type=int, default=64)
     add("--widen-steps", type=int, default=1200)
     add("--widen-patches", type=int, default=96)
-    add("--whole-steps", type=int, default=700)
+    add("--whole-steps", type=int, default=350)
     return parser.parse_args(arguments)
 
 

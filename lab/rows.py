@@ -1,0 +1,161 @@
+"""Rows of an input JSONL file -> samples, and a reason for each row that cannot be one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from lab.files import JsonlLine, PathLike, read_jsonl
+from lab.records import Sample
+
+
+@dataclass(frozen=True)
+class RowFailure:
+    """Why one row has no result.
+
+    Attributes:
+        line_number: 1-based line of the JSONL file, or None for a single run.
+        id: Its identifier, or None where the row has none.
+        reason: One line for people.
+    """
+
+    line_number: Optional[int]
+    id: Optional[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowFields:
+    """The keys under which a row holds what is needed.
+
+    Attributes:
+        id: Key of the identifier.
+        prompt: Key of the referring expression.
+        image: Key of the image's path.
+    """
+
+    id: str = "id"
+    prompt: str = "prompt"
+    image: str = "image_path"
+
+
+@dataclass(frozen=True)
+class RowSelection:
+    """The chosen rows of a file.
+
+    Attributes:
+        samples: Rows that can be processed, in the order of the file.
+        failures: Chosen rows that cannot.
+        total: Number of rows in the whole file, blank lines left out.
+    """
+
+    samples: tuple[Sample, ...]
+    failures: tuple[RowFailure, ...]
+    total: int
+
+
+def read_rows(
+    path: PathLike, fields: RowFields, start_index: Optional[int] = None, end_index: Optional[int] = None
+) -> RowSelection:
+    """Read and check rows; images are looked for, but not opened.
+
+    Args:
+        path: JSONL file; relative image paths start from the working directory or, failing that, from its directory.
+        fields: Which keys hold what.
+        start_index: First row to take, counting rows from 0; None for the first.
+        end_index: Row to stop before; None for all that follow.
+
+    Returns:
+        The rows to process, and those that cannot be.
+
+    Raises:
+        ValueError: Two rows of the file share an id, or the range holds no row.
+    """
+    lines = list(read_jsonl(path))
+    _check_no_duplicates(lines, fields.id, path)
+    chosen = lines[start_index or 0 : end_index]
+    if not chosen:
+        raise ValueError(
+            f"Expected at least one row in {path} from index {start_index or 0} up to "
+            f"{'its end' if end_index is None else end_index}, but got none of its {len(lines)}. "
+            "Indices count rows from 0."
+        )
+    results = [_to_sample(line, fields, Path(path).parent) for line in chosen]
+    return RowSelection(
+        samples=tuple(result for result in results if isinstance(result, Sample)),
+        failures=tuple(result for result in results if isinstance(result, RowFailure)),
+        total=len(lines),
+    )
+
+
+def group_by_image(samples: Iterable[Sample]) -> list[Sample]:
+    """Bring samples of one image together, so that they share one pass over it; else the order stays."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.image_file, []).append(sample)
+    return [sample for group in groups.values() for sample in group]
+
+
+def _check_no_duplicates(lines: Sequence[JsonlLine], id_field: str, path: PathLike) -> None:
+    ids = [(_read_id(line.row, id_field), line.number) for line in lines if line.row is not None]
+    counts = Counter(sample_id for sample_id, _ in ids if sample_id is not None)
+    repeated = [sample_id for sample_id, count in counts.items() if count > 1]
+    if repeated:
+        where = ", ".join(str(number) for sample_id, number in ids if sample_id == repeated[0])
+        more = f" ({len(repeated) - 1} more ids repeat)" if len(repeated) > 1 else ""
+        raise ValueError(
+            f"Expected every row of {path} to have its own {id_field!r}, but got {repeated[0]!r} in lines {where}"
+            f"{more}. Results are named by id: make ids unique, or choose another key with data.id_field."
+        )
+
+
+def _read_id(row: Optional[dict[str, Any]], id_field: str) -> Optional[str]:
+    """The id as text; whole numbers count as text."""
+    value = None if row is None else row.get(id_field)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    return str(value) if str(value).strip() else None
+
+
+def _to_sample(line: JsonlLine, fields: RowFields, directory: Path) -> Sample | RowFailure:
+    if line.row is None:
+        return RowFailure(line.number, None, line.error)
+    sample_id = _read_id(line.row, fields.id)
+    try:
+        if sample_id is None:
+            raise ValueError(_describe_missing(line.row, fields.id, "text or a whole number"))
+        query = _read_text(line.row, fields.prompt)
+        image_file = _find_image(_read_text(line.row, fields.image), directory)
+    except ValueError as error:
+        return RowFailure(line.number, sample_id, str(error))
+    return Sample(id=sample_id, image_file=image_file, query=query, line_number=line.number)
+
+
+def _read_text(row: dict[str, Any], key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(_describe_missing(row, key, "non-empty text"))
+    return value
+
+
+def _describe_missing(row: dict[str, Any], key: str, wanted: str) -> str:
+    if key not in row:
+        return f"Expected the key {key!r}, but got only {', '.join(map(repr, row)) or 'an empty object'}."
+    return f"Expected {key!r} to be {wanted}, but got {row[key]!r}."
+
+
+def _find_image(name: str, directory: Path) -> str:
+    for path in (Path(name), directory / name):
+        if _is_file(path):
+            return str(path)
+    raise ValueError(f"Expected an image at {name!r} (from here or from {str(directory)!r}), but found none.")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a NUL or an over-long name
+        return False

@@ -1,0 +1,73 @@
+"""Fixtures that several test files share: planted attention, small images, clean environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.records import CollectedAttention, Grid, Sample
+
+
+def planted_attention(
+    layers: int = 6,
+    heads: int = 4,
+    grid_shape: tuple[int, int] = (8, 8),
+    target_cells: tuple[int, int, int, int] = (2, 3, 4, 6),
+    target_heads: tuple[tuple[int, int], ...] = ((3, 1), (4, 2), (5, 0)),
+    seed: int = 0,
+) -> np.ndarray:
+    """Make attention in which a few heads look at one block of cells and all others at scattered specks.
+
+    Args:
+        layers: Number of layers.
+        heads: Heads a layer.
+        grid_shape: Rows and columns of the grid.
+        target_cells: Half-open block (row0, col0, row1, col1) that the target heads look at.
+        target_heads: (layer, head) of those heads.
+        seed: Seed of the specks.
+
+    Returns:
+        `[layers, heads, rows * cols]` float32; sums are .05 to .2 for the others and .5 and more for the target heads.
+    """
+    rng = np.random.default_rng(seed)
+    rows, cols = grid_shape
+    attention = np.zeros((layers, heads, rows, cols))
+    attention[..., ::3, ::3] = rng.uniform(0.5, 1.0, attention[..., ::3, ::3].shape)
+    attention *= rng.uniform(0.05, 0.2, (layers, heads, 1, 1)) / attention.sum(axis=(2, 3), keepdims=True)
+    row0, col0, row1, col1 = target_cells
+    for order, (layer, head) in enumerate(target_heads):
+        block = np.zeros(grid_shape)
+        block[row0:row1, col0:col1] = 1.0
+        attention[layer, head] = block / block.sum() * (0.6 - 0.02 * order)
+    return attention.reshape(layers, heads, rows * cols).astype(np.float32)
+
+
+@pytest.fixture
+def make_collected() -> Callable[..., CollectedAttention]:
+    """Give a function that makes the collected attention of one sample, planted."""
+
+    def make(sample_id: str = "a", image_file: str = "x.png", query: str = "the bird", **planted) -> CollectedAttention:
+        attention = planted_attention(**planted)
+        rows, cols = planted.get("grid_shape", (8, 8))
+        grid = Grid(rows, cols, 0.0, -20.0, 160 / cols, 160 / rows)
+        meta = {"model_name": "fake/model", "patch_size": 14, "conv_mode": "referseg"}
+        return CollectedAttention(attention, grid, (160, 120), Sample(sample_id, image_file, query), meta)
+
+    return make
+
+
+@pytest.fixture
+def make_image(tmp_path: Path) -> Callable[..., str]:
+    """Give a function that writes a small picture and returns its path."""
+
+    def make(name: str = "x.png", size_wh: tuple[int, int] = (160, 120)) -> str:
+        from PIL import Image
+
+        path = tmp_path / name
+        Image.new("RGB", size_wh, (120, 160, 200)).save(path)
+        return str(path)
+
+    return make

@@ -1,0 +1,406 @@
+"""The configuration: every YAML file, every kind of mistake, natural sentences."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from lab import config
+from lab.command_line import quote_text_values, quote_value
+from lab.config import ConfigError, Settings, model_directory_name, register_schema, validate
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+
+# All keys of the README, beside those that were added since.
+README_KEYS = {
+    "": "stage save_fig show_plot",
+    "model": "name cache_dir device device_id conv_mode max_new_tokens do_sample num_beams use_generate use_flash_attn "
+    "dtype revision",
+    "logic": "top_k threshold.method threshold.min_keep entropy.binarize_threshold smoothing.sigma mask.method "
+    "manual_heads heads_file",
+    "data": "image_file query attention_file data_file process_all start_index end_index output_dir visualize_batch "
+    "batch_attention_dir save_id strict overwrite trials ground_truth",
+    "storage": "attention.compress attention.dtype attention.keep_meta_pickle attention.save",
+}
+
+
+@functools.cache
+def compose_once(*overrides: str):
+    """Hydra takes a fifth of a second to compose."""
+    register_schema()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def compose_config(*overrides: str):
+    """Let Hydra choose the groups and judge the keys; set known keys on a copy of that, which is what Hydra does."""
+    sets_known_key = [override.partition("=")[0] in config.known_keys() for override in overrides]
+    names_group = [override.partition("=")[0] in {"model", "logic", "data", "storage"} for override in overrides]
+    direct = [known and not group for known, group in zip(sets_known_key, names_group)]
+    cfg = copy.deepcopy(compose_once(*(override for override, is_direct in zip(overrides, direct) if not is_direct)))
+    for override, is_direct in zip(overrides, direct):
+        if is_direct:
+            parsed = OverridesParser.create().parse_override(override)
+            OmegaConf.update(cfg, parsed.key_or_group, parsed.value(), merge=True)
+    return cfg
+
+
+def settings_of(*overrides: str) -> Settings:
+    settings = OmegaConf.to_object(compose_config(*overrides))
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def message_of(*overrides: str) -> str:
+    """The one line that a wrong configuration gives, as the command line would print it."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - Hydra raises several kinds
+        validate(compose_config(*overrides))
+    message = config.explain(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# The YAML files
+
+
+def test_default_configuration_is_what_the_readme_says() -> None:
+    settings = settings_of()
+    assert settings.model.name == "liuhaotian/llava-v1.5-7b"
+    assert settings.model.conv_mode == "referseg"
+    assert settings.data.output_dir == "outputs/results"
+    assert (settings.logic.top_k, settings.logic.threshold.method, settings.logic.mask.method) == (
+        3,
+        "chord",
+        "mean_relu",
+    )
+    assert settings.storage.attention.dtype == "float16"
+    assert settings.storage.attention.compress
+    assert not settings.storage.attention.keep_meta_pickle
+
+
+@pytest.mark.parametrize("group", README_KEYS)
+def test_every_key_of_the_readme_exists_and_is_spelt_out_in_yaml(group: str) -> None:
+    written: dict = {}
+    for path in (CONF / group).glob("*.yaml"):
+        written = OmegaConf.to_container(OmegaConf.merge(written, yaml.safe_load(path.read_text())))
+    for key in README_KEYS[group].split():
+        assert f"{group}.{key}".lstrip(".") in config.known_keys()
+        node = written
+        for part in key.split("."):
+            assert part in node
+            node = node[part]
+
+
+@pytest.mark.parametrize("group", ["data", "logic", "model", "storage"])
+def test_every_option_of_every_group_composes_and_passes_its_checks(group: str) -> None:
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    assert options
+    for option in options:
+        assert isinstance(settings_of(f"{group}={option}"), Settings)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("llava15_7b", "liuhaotian/llava-v1.5-7b"),
+        ("llava15_13b", "liuhaotian/llava-v1.5-13b"),
+        ("llava15_7b_hf", "llava-hf/llava-1.5-7b-hf"),
+        ("llava15_13b_hf", "llava-hf/llava-1.5-13b-hf"),
+        ("picturebook", "examples/models/picturebook-llava"),
+    ],
+)
+def test_model_options(option: str, name: str) -> None:
+    assert settings_of(f"model={option}").model.name == name
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "heads").glob("llava*.yaml")))
+def test_heads_files_of_the_paper_belong_to_their_models(option: str) -> None:
+    from lab.heads_file import read_heads_file
+
+    model = settings_of(f"model={option}").model
+    heads = read_heads_file(ROOT / str(model.heads_file))
+    assert heads.model_name == model.name
+    wanted = ((14, 24), (14, 13), (14, 26)) if "7b" in option else ((15, 39), (16, 30), (7, 2))
+    assert heads.first(3) == wanted
+
+
+def test_the_two_presets_differ_in_the_points_of_the_paper() -> None:
+    ours, paper = settings_of("logic=selection_v1").logic, settings_of("logic=paper").logic
+    assert (ours.threshold.scope, paper.threshold.scope) == ("sample", "dataset")
+    assert (ours.entropy.shares, paper.entropy.shares) == ("mass", "area")
+    assert (ours.entropy.binarize_threshold, paper.entropy.binarize_threshold) == (0.001, 0.0)
+    assert (ours.bottom_row_filter, paper.bottom_row_filter) == (True, False)
+    assert (ours.lowest_n, paper.lowest_n) == (None, 10)
+    assert (ours.smoothing.truncate, paper.smoothing.truncate) == (4.0, 3.0)
+    assert (ours.heads_file, paper.heads_file) == (None, "conf/heads/llava15_7b.yaml")
+
+
+def test_smoothing_follows_the_model_unless_it_is_set() -> None:
+    suits = settings_of("model=picturebook").model.smoothing_sigma
+    assert suits < 1.0
+    assert settings_of("model=picturebook").logic.smoothing.sigma == suits
+    assert settings_of("model=picturebook", "logic=paper").logic.smoothing.sigma == suits
+    assert settings_of("model=picturebook", "logic.smoothing.sigma=2").logic.smoothing.sigma == 2.0
+
+
+def test_settings_are_frozen() -> None:
+    settings = settings_of()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.logic.top_k = 1  # type: ignore[misc]
+
+
+def test_manual_heads_are_read_in_order() -> None:
+    settings = settings_of("logic.manual_heads=[{layer: 14, head: 24}, {layer: 3, head: 1}]")
+    assert settings.logic.manual_head_indices == ((14, 24), (3, 1))
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.querry=x", r"got 'data\.querry'\. Did you mean 'data\.query'\?"),
+        ("logic.topk=1", r"Did you mean 'logic\.top_k'\?"),
+        ("data.top_k=1", r"Did you mean 'logic\.top_k'\?"),
+        ("storage.compress=true", r"Did you mean 'storage\.attention\.compress'\?"),
+        ("modle=picturebook", r"Did you mean 'model'\?"),
+        ("+data.qeury=x", r"got 'data\.qeury'\. Did you mean 'data\.query'\?"),
+        ("+nonsense=x", r"got 'nonsense'\. See python pipeline\.py --help"),
+        ("~data.query", r"Expected data\.query to be set, but got a request to remove it"),
+        ("logic.manual_heads=[{layr: 1, head: 2}]", r"got 'layr'\. Did you mean 'layer'\?"),
+        ("model=llava15_7", r"one of .*picturebook, but got 'llava15_7'\. Did you mean model=llava15_7b\?"),
+        ("logic=papre", r"Did you mean logic=paper\?"),
+        ("logic.top_k=three", r"Expected logic\.top_k to be a whole number, but got.*'three'"),
+        ("logic.top_k=1.5", r"Expected logic\.top_k to be a whole number"),
+        ("logic.top_k=null", r"Expected logic\.top_k to be a whole number"),
+        ("logic.smoothing.sigma=wide", r"Expected logic\.smoothing\.sigma to be a number"),
+        ("logic.threshold.value=x", r"Expected logic\.threshold\.value to be a number or null"),
+        ("save_fig=perhaps", r"Expected save_fig to be true or false"),
+        ("logic.threshold=3", r"Expected logic\.threshold to be a valid value"),
+        ("data.query=[a,b]", r"Expected data\.query to be text or null"),
+        ("data.image_file={a: 1}", r"Expected data\.image_file to be text or null"),
+        ("logic.top_k=0", r"Expected logic\.top_k to be at least 1, but got 0"),
+        ("logic.skip_layers=-1", r"logic\.skip_layers to be at least 0"),
+        ("logic.smoothing.sigma=-1", r"logic\.smoothing\.sigma to be at least 0, but got -1"),
+        ("logic.smoothing.sigma=nan", r"logic\.smoothing\.sigma to be at least 0, but got nan"),
+        ("logic.smoothing.sigma=inf", r"logic\.smoothing\.sigma to be at least 0, but got inf"),
+        ("logic.smoothing.truncate=0", r"logic\.smoothing\.truncate to be at least 0\.5"),
+        ("logic.entropy.binarize_threshold=2", r"binarize_threshold to be between 0 and 1, but got 2"),
+        ("logic.entropy.shares=count", r"logic\.entropy\.shares to be one of mass, area, but got 'count'"),
+        ("logic.threshold.method=cord", r"one of chord, but got 'cord'\. Did you mean 'chord'\?"),
+        ("logic.threshold.scope=batch", r"one of sample, dataset, but got 'batch'"),
+        ("logic.threshold.value=1.5", r"logic\.threshold\.value to be between 0 and 1"),
+        ("logic.mask.region=biggest", r"logic\.mask\.region to be one of largest, all"),
+        ("logic.lowest_n=0", r"logic\.lowest_n to be at least 1"),
+        ("logic.manual_heads=[{layer: -1, head: 2}]", r"layer to be at least 0, but got -1"),
+        ("logic.manual_heads=[{layer: 1, head: 2}, {layer: 1, head: 2}]", "each head once"),
+        ("model.device=gpu", r"model\.device to be auto, cpu, cuda or cuda:<id>, but got 'gpu'"),
+        ("model.dtype=half", r"model\.dtype to be one of auto, float16"),
+        ("model.use_flash_attn=true", "use_flash_attn to be false, but got true: flash attention computes no"),
+        ("model.prefill_attention=flash", r"prefill_attention to be one of eager, sdpa"),
+        ("model.batch_size=0", r"model\.batch_size to be at least 1"),
+        ("model.num_beams=0", r"model\.num_beams to be at least 1"),
+        ("model.name=''", r"model\.name to be non-empty text"),
+        ("storage.attention.dtype=float8", r"storage\.attention\.dtype to be one of float16, bfloat16, float32"),
+        ("storage.attention.level=10", r"storage\.attention\.level to be between 0 and 9"),
+        ("storage.workers=0", r"storage\.workers to be between 1 and 64"),
+        ("data.trials=0", r"data\.trials to be at least 1"),
+        ("data.start_index=-1", r"data\.start_index to be at least 0"),
+        ("data.batch_attention_dir=[a,3]", r"directory or a list of directories, but got \['a', 3\]"),
+        ("stage=pipelin", r"stage to be one of .* but got 'pipelin'\. Did you mean 'pipeline'\?"),
+        ("model.conv_mode=referseq", r"model\.conv_mode to be one of .*Did you mean 'referseg'\?"),
+    ],
+)
+def test_each_mistake_is_named_in_one_line(override: str, message: str, make_image) -> None:
+    others = (f"data.image_file={make_image()}", "data.query=bird")
+    assert re.search(message, message_of(*others, override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.start_index=5", "data.end_index=5"], r"data\.end_index to be at least 6, but got 5"),
+        (["data.process_all=true", "data.end_index=5"], "either data.process_all=true or a range"),
+        (["data.process_all=false"], "Expected data.start_index or data.end_index with data.process_all=false"),
+        (
+            ["logic.heads_file=x.yaml", "logic.manual_heads=[{layer: 1, head: 2}]"],
+            "either logic.manual_heads or logic.heads_file",
+        ),
+    ],
+)
+def test_contradictions_are_refused(overrides: list[str], message: str) -> None:
+    assert re.search(message, message_of(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stage=pipeline"], r"data\.image_file to be given for stage=pipeline"),
+        (["stage=collect", "data.image_file=README.md"], r"data\.query to be given for stage=collect"),
+        (
+            ["stage=pipeline", "data.query=x", "data.image_file=tests/none.png"],
+            r"existing file, but got 'tests/none\.png'",
+        ),
+        (
+            ["stage=pipeline", "data.query=x", "data.image_file=tests/conftst.py"],
+            r"Did you mean 'tests/conftest\.py'\?",
+        ),
+        (["stage=pipeline", "data.query=x", "data.image_file=nowhere/a.png"], "There is no directory 'nowhere' either"),
+        (["stage=pipeline", "data.query=' '", "data.image_file=pipeline.py"], r"data\.query to be given"),
+        (["stage=analyze"], r"data\.attention_file to be given for stage=analyze"),
+        (["stage=visualize", "data.attention_file=none.pkl"], r"attention file at none\.pkl"),
+        (["stage=batch"], r"data\.data_file to be given for stage=batch"),
+        (["stage=batch", "data.data_file=none.jsonl"], r"Expected data\.data_file to be an existing file"),
+        (["stage=batch_analyze", "data.batch_attention_dir=none"], r"batch_attention_dir to be an existing directory"),
+        (["stage=batch_analyze", "data.batch_attention_dir=tests", "data.ground_truth=x"], r"data\.ground_truth"),
+        (["stage=batch", "data.data_file=pipeline.py", "logic.heads_file=x.yaml"], r"logic\.heads_file"),
+        (
+            ["stage=batch", "data.data_file=pipeline.py", "logic=paper", "logic.heads_file=null"],
+            r"logic\.heads_file or logic\.threshold\.value",
+        ),
+        (
+            ["stage=collect", "data.image_file=pipeline.py", "data.query=x", "storage.attention.save=false"],
+            r"storage\.attention\.save to be true for stage=collect",
+        ),
+    ],
+)
+def test_missing_inputs_of_each_stage_are_named(overrides: list[str], message: str, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert re.search(message, message_of(*overrides))
+
+
+# Names of directories
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [
+        ("liuhaotian/llava-v1.5-7b", "liuhaotian-llava-v1.5-7b"),
+        ("gpt2", "gpt2"),
+        ("examples/models/picturebook-llava", "picturebook-llava"),
+        ("./llava", "llava"),
+        ("/data/models/llava-7b/", "llava-7b"),
+        ("../x", "x"),
+        ("C:\\models\\my llava", "my_llava"),
+        ("..", "model"),
+    ],
+)
+def test_model_directory_name(name: str, directory: str) -> None:
+    assert model_directory_name(name) == directory
+
+
+# Natural sentences on the command line
+
+
+def read_by_hydra(argument: str) -> object:
+    value = OverridesParser.create().parse_override(argument).value()
+    return OmegaConf.create({"value": value}).value
+
+
+awkward = st.text(st.sampled_from("'\"\\${}=,[]() \n\t:a.~+#%@é") | st.characters(exclude_categories=("Cs",)))
+
+
+@given(awkward)
+def test_any_text_survives_hydras_grammar(text: str) -> None:
+    assert read_by_hydra(f"data.query={quote_value(text)}") == text
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "a cat, left of the dog",
+        "the dog's ball (red)",
+        'the "stop" sign',
+        '"stop" sign',
+        "x=1, y=[2]",
+        "100%",
+        "1e3",
+        "true",
+        "'tis the dog's",
+        "ends in a backslash \\",
+        "price ${x} and more",
+        "birds.",
+    ],
+)
+def test_natural_sentences_just_work(sentence: str) -> None:
+    [argument] = quote_text_values([f"data.query={sentence}"], config.text_keys())
+    assert read_by_hydra(argument) == sentence
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "data.query=null",
+        "data.query=",
+        "data.query='quoted, already'",
+        'data.query="quoted, already"',
+        "data.query=${data.save_id}",
+        "logic.top_k=3",
+        "stage",
+        "--help",
+    ],
+)
+def test_other_arguments_are_left_alone(argument: str) -> None:
+    assert quote_text_values([argument], config.text_keys()) == [argument]
+
+
+def test_commas_stay_sweeps_in_a_multirun() -> None:
+    arguments = ["-m", "data.query=a,b"]
+    assert quote_text_values(arguments, config.text_keys()) == arguments
+
+
+def test_text_keys_are_those_that_take_text() -> None:
+    keys = config.text_keys()
+    assert {"data.query", "data.image_file", "model.name", "logic.heads_file"} <= keys
+    assert not {"logic.top_k", "data.strict", "model", "data.batch_attention_dir"} & keys
+
+
+# Start-up
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_help_needs_nothing_heavy_and_names_all_stages_and_models() -> None:
+    code = (
+        "import sys, pipeline; status = pipeline.main(['--help']); "
+        "heavy = {'torch', 'transformers', 'matplotlib', 'scipy', 'PIL'} & set(sys.modules); "
+        "assert not heavy, heavy; sys.exit(status)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run_python("-c", code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert after.ru_utime - before.ru_utime < 3  # seconds of computing; under one where nothing else runs
+    for word in (*config.STAGES, *(path.stem for path in (CONF / "model").glob("*.yaml")), "paper", "data.query"):
+        assert word in done.stdout
+
+
+def test_a_mistake_on_the_command_line_exits_with_2_and_one_line(tmp_path: Path) -> None:
+    done = run_python("pipeline.py", "data.querry=x", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2
+    assert (
+        done.stderr == "error: Expected a key of the configuration, but got 'data.querry'. Did you mean 'data.query'?\n"
+    )
+    assert done.stdout == ""
+
+
+def test_a_config_error_subclass_is_a_value_error() -> None:
+    assert issubclass(ConfigError, ValueError)
