@@ -100,13 +100,13 @@ def batch(settings: Settings, load: CollectorLoader) -> StageResult:
     finished = _prepare_directory(plan, rows.samples)
     pending = group_by_image(sample for sample in rows.samples if sample.id not in finished)
     failures = FailureLog(settings.result_dir, str(data.data_file))
-    failures.forget(item.line_number for item in (*rows.samples, *rows.failures))
+    failures.forget([sample.line_number for sample in rows.samples])
+    failures.forget([failure.line_number for failure in rows.failures])
     for failure in rows.failures:
         _record_failure(failure, failures, data.strict)
     collector = load(settings.model, plan.stop_layer) if pending else None
     started = time.perf_counter()
-    sources = _run_batch(pending, plan, collector, failures) if collector else Counter()
-    failed = sources.pop(None, 0)
+    failed, sources = _run_batch(pending, plan, collector, failures) if collector else (0, Counter())
     counts = BatchCounts(
         done=len(pending) - failed,
         skipped=len(finished),
@@ -233,20 +233,20 @@ def _prepare_directory(plan: Plan, samples: Sequence[Sample]) -> frozenset[str]:
 
 def _run_batch(
     pending: Sequence[Sample], plan: Plan, collector: Collector, failures: FailureLog
-) -> Counter[Optional[str]]:
-    """Run the samples under a progress bar; count where their heads came from, failures under None."""
+) -> tuple[int, Counter[str]]:
+    """Run the samples under a progress bar; count the failures, and where the others' heads came from."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    sources: Counter[Optional[str]] = Counter()
+    failed, sources = 0, Counter[str]()
     with closing(run_samples(pending, plan, collector)) as results, logging_redirect_tqdm():
         for result in tqdm(results, total=len(pending), unit="row", desc="batch", smoothing=0.05):
             if isinstance(result, RowFailure):
-                sources[None] += 1
+                failed += 1
                 _record_failure(result, failures, plan.settings.data.strict)
             elif result.choice is not None:
                 sources[result.choice.source] += 1
-    return sources
+    return failed, sources
 
 
 def _record_failure(failure: RowFailure, failures: FailureLog, strict: bool) -> None:

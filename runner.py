@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
@@ -210,7 +210,7 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
     )
 
 
-def run_samples(samples: Sequence[Sample], plan: Plan, collector: Collector) -> Iterator[Outcome]:
+def run_samples(samples: Sequence[Sample], plan: Plan, collector: Collector) -> Generator[Outcome, None, None]:
     """Collect attention in this thread and finish it in background threads.
 
     Args:

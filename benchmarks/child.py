@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+
 from benchmarks.host import time_call
 from benchmarks.inputs import QUERIES, make_attention, make_collected, make_samples, write_pictures
 from benchmarks.measure import PeakMemory
@@ -16,18 +18,24 @@ from lab.config import AttentionStorageSettings, DataSettings, ModelSettings, Se
 from lab.records import CollectedAttention, Sample
 
 
-def collect(side: str, queries: int) -> dict[str, float]:
-    """The toy and one image: `here` with the collector, or `plain`."""
+def collect(side: str, queries: int, path: str) -> dict[str, float]:
+    """The toy and one image: `here` with the collector, or `plain`; the attention goes to a `.npy` file."""
     from benchmarks.baseline import collect_plain
     from benchmarks.models import TOY, random_bundle
+    from benchmarks.collecting import attention_of
     from collector import AttentionCollector
 
+    attention: list[np.ndarray] = []
     bundle = random_bundle(TOY, "toy")
     with tempfile.TemporaryDirectory() as name:
         samples = make_samples(write_pictures(Path(name), 1), queries)
         if side == "here":
-            return _measure(lambda: list(AttentionCollector(bundle).collect(samples)))
-        return _measure(lambda: [collect_plain(bundle, sample) for sample in samples])
+            collector = AttentionCollector(bundle)
+            report = _measure(lambda: attention.extend(map(attention_of, collector.collect(samples))))
+        else:
+            report = _measure(lambda: attention.extend(collect_plain(bundle, sample) for sample in samples))
+    np.save(path, np.stack(attention))
+    return report
 
 
 def batch_analyze(directory: str) -> dict[str, float]:

@@ -195,8 +195,10 @@ def _projection(rate: float, plain_rate: float) -> str:
 def measure_memory(context: Context) -> Iterator[Row]:
     """Peak memory of the toy, above the loaded model, each way in a process of its own."""
     for queries in (1,) if context.quick else (1, 7):
+        paths = {side: str(context.directory / f"{side}.npy") for side in ("here", "plain")}
         here, plain = (
-            run_child("collect", threads=context.threads, side=side, queries=queries) for side in ("here", "plain")
+            run_child("collect", threads=context.threads, side=side, queries=queries, path=path)
+            for side, path in paths.items()
         )
         yield Row(
             "memory",
@@ -204,6 +206,8 @@ def measure_memory(context: Context) -> Iterator[Row]:
             here["added_mb"],
             "MB",
             plain["added_mb"],
+            difference=float(np.abs(np.load(paths["here"]) - np.load(paths["plain"])).max()),
+            tolerance=TOLERANCE["float32"],
             note=f"whole process: {here['peak_mb']:,.0f} MB, plain {plain['peak_mb']:,.0f} MB",
             details={"here": here, "plain": plain},
         )
@@ -213,20 +217,29 @@ def _cuda_memory(bundle: LlavaBundle, context: Context) -> Row:
     """Peak of allocated GPU memory above the weights, seven queries of one image."""
     samples = make_samples(write_pictures(context.directory / "pictures", 1), 7)
     collector = AttentionCollector(bundle)
-    plain = _cuda_peak_mb(lambda: collect_plain(bundle, samples[0]))
-    here = _cuda_peak_mb(lambda: list(collector.collect(samples)))
-    note = f"{here / 7:,.0f} MB a query here, one query at a time in the plain way"
-    return Row("llava7b", "peak GPU memory above the weights, 7 queries", here, "MB", plain, note=note)
+    plain, expected = _cuda_peak_mb(lambda: collect_plain(bundle, samples[0]))
+    here, results = _cuda_peak_mb(lambda: list(collector.collect(samples)))
+    return Row(
+        "llava7b",
+        "peak GPU memory above the weights, 7 queries",
+        here,
+        "MB",
+        plain,
+        difference=float(np.abs(attention_of(results[0]) - expected).max()),
+        tolerance=TOLERANCE["float16"],
+        note=f"{here / len(samples):,.0f} MB a query here; the plain way runs one query at a time",
+    )
 
 
-def _cuda_peak_mb(function: Callable[[], Any]) -> float:
+def _cuda_peak_mb(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Peak above what is allocated already, and what the function returns."""
     import torch
 
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    function()
-    return (torch.cuda.max_memory_allocated() - before) / MEGABYTE
+    result = function()
+    return (torch.cuda.max_memory_allocated() - before) / MEGABYTE, result
 
 
 # Overlap --------------------------------------------------------------------------------------------------------------

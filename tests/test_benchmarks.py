@@ -146,9 +146,10 @@ def test_predictions_are_what_the_evaluation_reads(tmp_path):
     assert report.overall.mean_iou > 0.5
 
 
-def test_import_of_torch_is_seen():
-    assert host.imports_torch(["-c", "import types, sys; sys.modules['x'] = 1"]) is False
-    assert host.imports_torch(["-c", "import torch"]) is True
+def test_import_of_torch_is_seen(tmp_path):
+    (tmp_path / "torch.py").touch()
+    assert host.imports_torch(["-c", "import json"]) is False
+    assert host.imports_torch(["-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import torch"]) is True
 
 
 # Measuring and reporting ---------------------------------------------------------------------------------------------

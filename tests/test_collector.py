@@ -6,9 +6,9 @@ import threading
 
 import numpy as np
 import pytest
+import tiny_checkpoints as tiny
 
 import collector
-import tiny_checkpoints as tiny
 from collector import AttentionCollector, CollectionFailure
 from lab.records import CollectedAttention, Sample
 from lab.stations import TokenSegments

@@ -5,11 +5,11 @@ import logging
 
 import numpy as np
 import pytest
+import tiny_checkpoints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import tiny_checkpoints
 from lab.stations import TokenSegment, TokenSegments
 from llava.conversation import TEMPLATES, PromptPart, get_template
 from llava.mm_utils import (
@@ -182,7 +182,10 @@ def test_segments_round_trip():
 @pytest.mark.parametrize(
     ("segments", "message"),
     [
-        ([("image", 0, 3, ("<image>",)), ("query", 4, 1, ("a",))], "start at 3, where the one before it ends, but got 4"),
+        (
+            [("image", 0, 3, ("<image>",)), ("query", 4, 1, ("a",))],
+            "start at 3, where the one before it ends, but got 4",
+        ),
         ([("query", 0, 1, ("a",))], "exactly one image, but got 0"),
         ([("image", 0, 3, ("<image>",)), ("picture", 3, 1, ("a",))], "to be one of .* but got 'picture'"),
         ([("image", 0, 3, ("<image>",)), ("query", 3, 2, ("a",))], "to hold 2 tokens, but got 1"),

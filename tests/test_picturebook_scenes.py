@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lab.picturebook import scenes
+from lab.picturebook.drawing import render
 from lab.picturebook.scenes import (
     COLORS,
     KINDS,
@@ -23,10 +24,10 @@ from lab.picturebook.scenes import (
     SceneObject,
     Support,
     example_scenes,
-    render,
     sample_aspect,
     sample_scene,
 )
+from lab.picturebook.shapes import support_parts
 
 PAPER = Background((230, 240, 250), (250, 245, 230), seed=1)
 BALL = SceneObject("ball", "red", "plain", "small", (0.1, 0.1, 0.3, 0.3))
@@ -199,7 +200,7 @@ def test_objects_stand_on_supports():
 def test_twigs_and_leaves_stay_in_the_reserved_extent(side):
     support = Support("branch", 0.5, 0.0, 0.6, 0.04, 0.02, side)
     scene = Scene((0.6, 1.0), PAPER, ())
-    points = np.concatenate([points for _, points in scenes._branch_parts(support, scene)])
+    points = np.concatenate([points for _, points in support_parts(support, scene)])
     x0, y0, x1, y1 = scenes._branch_extent(support)
     assert y0 <= points[:, 1].min()
     assert points[:, 1].max() <= y1

@@ -49,6 +49,7 @@ def train_sentencepiece(directory: Path) -> Path:
         eos_id=2,
         pad_id=-1,
         minloglevel=2,
+        num_threads=1,
     )
     return directory / "tokenizer.model"
 

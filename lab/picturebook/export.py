@@ -13,8 +13,9 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
+from lab.picturebook.drawing import render
 from lab.picturebook.expressions import TEMPLATE_WEIGHTS, TEMPLATES, Expression, answer_words, sample_expressions
-from lab.picturebook.scenes import Rendered, Scene, render, sample_scene
+from lab.picturebook.scenes import Rendered, Scene, sample_scene
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +104,12 @@ EXAMPLE_QUERIES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "bird": [
         ("birds.", {"kind": "bird"}),
         ("the bird on the branch", {"kind": "bird"}),
+        ("the striped house", {"kind": "house"}),
     ],
     "cat": [
         ("a cat on the floor", {"kind": "cat"}),
+        ("the red ball", {"kind": "ball"}),
+        ("the checked star.", {"kind": "star"}),
     ],
     "dog": [
         ("a small dog wearing a collar", {"kind": "dog", "collar": True}),

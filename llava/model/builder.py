@@ -249,6 +249,14 @@ def _load_hugging_face(files: CheckpointFiles, device: torch.device, dtype: torc
     return _Loaded(model.to(device).eval(), tokenizer, image_rule)
 
 
+def _misshapen(entry: Any) -> str:
+    """Transformers 4 gives the name alone, transformers 5 both shapes as well."""
+    if isinstance(entry, str):
+        return entry
+    name, found, expected = entry
+    return f"{name} {list(found)} instead of {list(expected)}"
+
+
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """No log lines of transformers below an error, for a while."""
@@ -294,9 +302,7 @@ def _check_loading(name: str, info: Any) -> None:
         name,
         missing=sorted(info["missing_keys"]),
         unexpected=sorted(key for key in info["unexpected_keys"] if not key.endswith("inv_freq")),
-        misshapen=sorted(
-            f"{key} {list(found)} instead of {list(expected)}" for key, found, expected in info["mismatched_keys"]
-        ),
+        misshapen=sorted(map(_misshapen, info["mismatched_keys"])),
     )
 
 
