@@ -166,7 +166,9 @@ class AttentionCollector:
         """
         waiting: dict[int, Collected] = {}
         next_position = 0
-        for batch in _batches(self._prepared(samples), self.batch_size):
+        prepared = self._prepared(samples)
+        # The batch is read anew each time, since it shrinks where the memory does not suffice.
+        while batch := list(itertools.islice(prepared, self.batch_size)):
             waiting.update(self._collect_batch(batch))
             while next_position in waiting:
                 yield waiting.pop(next_position)
@@ -602,10 +604,3 @@ def _ahead(function: Callable[[_Item], _Result], items: Iterable[_Item], depth: 
         for future in pending:
             future.cancel()
         executor.shutdown(wait=True)
-
-
-def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Consecutive items in lists of that size, the last one perhaps shorter."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -330,8 +330,9 @@ def _hydra_process_state(argv: list[str]) -> Iterator[None]:
 def _is_config_error(error: Exception) -> bool:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    return isinstance(error, (HydraException, OmegaConfBaseException, ConfigError))
+    return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, ConfigError))
 
 
 def _run_job(cfg: Any, full_error: bool) -> Job:

@@ -21,8 +21,8 @@ from lab.records import CollectedAttention, Sample
 def collect(side: str, queries: int, path: str) -> dict[str, float]:
     """The toy and one image: `here` with the collector, or `plain`; the attention goes to a `.npy` file."""
     from benchmarks.baseline import collect_plain
-    from benchmarks.models import TOY, random_bundle
     from benchmarks.collecting import attention_of
+    from benchmarks.models import TOY, random_bundle
     from collector import AttentionCollector
 
     attention: list[np.ndarray] = []

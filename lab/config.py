@@ -1,4 +1,4 @@
-"""The configuration: its schema, its checks, and its errors in one readable line."""
+"""The configuration: a typed schema that rejects what cannot be right before anything heavy is loaded."""
 
 # OmegaConf evaluates the annotations at run time, on Python 3.9 too, so they say Optional and List.
 # ruff: noqa: UP006, UP035, UP045
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
+from lab import config_errors
+from lab.config_errors import ConfigError
 from lab.files import ATTENTION_DTYPES, find_attention_file
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -25,10 +27,6 @@ THRESHOLD_SCOPES = ("sample", "dataset")
 ENTROPY_SHARES = ("mass", "area")
 MASK_METHODS = ("mean_relu",)
 MASK_REGIONS = ("largest", "all")
-
-
-class ConfigError(ValueError):
-    """The configuration is wrong; the message is one line that says where, and what to do."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -75,6 +73,9 @@ class ModelSettings:
         batch_size: Images in one forward pass; all queries about an image go together.
         early_exit: Stop the forward pass after the deepest fixed head when no attention file is stored.
         smoothing_sigma: Smoothing that suits the model's grid, in cells; `logic.smoothing.sigma` refers to it.
+        mask_threshold: Threshold of the mask that suits the model, in means; `logic.mask.relative_threshold` refers to
+            it.
+        lowest_n: Heads counted per sample that suit the model's number of heads; `logic=paper` refers to it.
         heads_file: The model's localization heads, fixed once; `logic=paper` refers to it.
     """
 
@@ -94,6 +95,8 @@ class ModelSettings:
     batch_size: int = 1
     early_exit: bool = True
     smoothing_sigma: float = 1.0
+    mask_threshold: float = 1.0
+    lowest_n: int = 10
     heads_file: Optional[str] = None
 
     def __post_init__(self) -> None:
@@ -108,6 +111,8 @@ class ModelSettings:
         _check_choice("model.prefill_attention", self.prefill_attention, PREFILL_ATTENTIONS)
         _check_range("model.batch_size", self.batch_size, 1)
         _check_range("model.smoothing_sigma", self.smoothing_sigma, 0)
+        _check_range("model.mask_threshold", self.mask_threshold, 0)
+        _check_range("model.lowest_n", self.lowest_n, 1)
         if self.use_flash_attn:
             raise ConfigError(
                 "Expected model.use_flash_attn to be false, but got true: flash attention computes no attention "
@@ -500,7 +505,7 @@ def _check_keys(cfg: Any) -> None:
     content = OmegaConf.to_container(cfg, resolve=False)
     for key in _dotted_keys(typing.cast("dict[str, Any]", content), ""):
         if key not in known:
-            raise ConfigError(_explain_unknown_key(key))
+            raise ConfigError(config_errors.explain_unknown_key(key, known))
 
 
 def _dotted_keys(tree: dict[str, Any], prefix: str) -> Iterator[str]:
@@ -623,7 +628,7 @@ def _check_text(key: str, value: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Errors of Hydra and OmegaConf in one line
+# Keys
 # --------------------------------------------------------------------------------------------------------------------
 
 
@@ -642,128 +647,11 @@ def _walk_keys(record: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for entry in dataclasses.fields(record):
         kind = hints[entry.name]
         yield prefix + entry.name, kind
-        if dataclasses.is_dataclass(kind):
-            yield from _walk_keys(typing.cast(type, kind), f"{prefix}{entry.name}.")
+        for inner in (kind, *typing.get_args(kind)):
+            if dataclasses.is_dataclass(inner):
+                yield from _walk_keys(typing.cast(type, inner), f"{prefix}{entry.name}.")
 
 
 def explain(error: BaseException) -> str:
-    """Say in one line what is wrong with the configuration.
-
-    Args:
-        error: What Hydra or OmegaConf raised while composing or converting.
-
-    Returns:
-        One line, with the nearest right key or choice where a name was misspelt.
-    """
-    chain = list(_causes(error))
-    for cause in chain:
-        if isinstance(cause, ConfigError):
-            return str(cause)
-    for cause in chain:
-        line = _explain_one(cause)
-        if line:
-            return line
-    return f"Expected a valid configuration, but got: {_first_lines(str(error))}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes, the first cause first."""
-    if error is not None:
-        yield from _causes(error.__cause__)
-        yield error
-
-
-def _explain_one(error: BaseException) -> str:
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, OverrideParseException):
-        return explain_grammar(error.override)
-    if isinstance(error, MissingConfigException):
-        return _explain_missing_group(error)
-    if isinstance(error, OmegaConfBaseException):
-        return _explain_omegaconf(error)
-    return _explain_hydra_message(str(error))
-
-
-def explain_grammar(override: str) -> str:
-    """Say what to do about an override that Hydra cannot parse."""
-    key, separator, value = override.partition("=")
-    if not separator:
-        hint = f"stage={key}" if key in STAGES else "stage=pipeline"
-        return f"Expected each argument to be key=value, such as {hint}, but got {override!r}."
-    return (
-        f"Expected the override {override!r} to be key=value in Hydra's grammar, but got something else. "
-        f"A value with commas, brackets or quotes needs quotes of its own: '{key}=\"{value}\"'."
-    )
-
-
-def _explain_missing_group(error: Any) -> str:
-    wanted = str(error.missing_cfg_file or "")
-    group, _, choice = wanted.rpartition("/")
-    options = [str(option) for option in error.options or ()]
-    near = difflib.get_close_matches(choice, options, n=1)
-    hint = f" Did you mean {group}={near[0]}?" if near else ""
-    if not options:
-        return f"Expected the configuration {wanted!r} to exist, but found none. {_first_lines(str(error))}".strip()
-    return f"Expected {group or 'the config'} to be one of {', '.join(options)}, but got {choice!r}.{hint}"
-
-
-def _explain_omegaconf(error: Any) -> str:
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
-
-    message = str(error.msg or error).splitlines()[0]
-    key = str(error.full_key or error.key or "")
-    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
-        return _explain_unknown_key(key)
-    if "does not support deletion" in message:
-        return _explain_removal(key)
-    if isinstance(error, MissingMandatoryValue):
-        return f"Expected {key} to have a value, but got none. Set it on the command line or in its YAML file."
-    return f"Expected {key} to be {_describe(known_keys().get(key))}, but got: {message}."
-
-
-def _describe(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if kind in names:
-        return names[kind]
-    for plain, name in names.items():
-        if kind == Optional[plain]:
-            return f"{name} or null"
-    return "a valid value"
-
-
-def _explain_hydra_message(message: str) -> str:
-    """Hydra raises some errors as text only."""
-    found = re.search(r"Could not (?:override|append to config|delete from config)[^'\"]*['\"]([^'\"]+)['\"]", message)
-    return _explain_unknown_key(found.group(1).lstrip("+~").split("=")[0]) if found else ""
-
-
-def _explain_unknown_key(key: str) -> str:
-    if key in known_keys():
-        return _explain_removal(key)
-    near = _nearest_keys(key)
-    hint = f" Did you mean {near[0]!r}?" if near else " See python pipeline.py --help."
-    return f"Expected a key of the configuration, but got {key!r}.{hint}"
-
-
-def _explain_removal(key: str) -> str:
-    return f"Expected {key} to be set, but got a request to remove it. Set it to null where it may be empty."
-
-
-def _nearest_keys(key: str) -> list[str]:
-    """The likeliest right key: of the same group, else of any group, else by the whole name."""
-    keys = [*known_keys(), *(entry.name for entry in dataclasses.fields(HeadIndex))]
-    parent, _, leaf = key.rpartition(".")
-    leaf_of = {candidate: candidate.rpartition(".")[2] for candidate in keys}
-    siblings = {name: candidate for candidate, name in leaf_of.items() if candidate.rpartition(".")[0] == parent}
-    anywhere = {name: candidate for candidate, name in leaf_of.items()}
-    for names, wanted, cutoff in ((siblings, leaf, 0.6), (anywhere, leaf, 0.7), ({k: k for k in keys}, key, 0.85)):
-        near = difflib.get_close_matches(wanted, list(names), n=1, cutoff=cutoff)
-        if near:
-            return [names[near[0]]]
-    return []
-
-
-def _first_lines(text: str) -> str:
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())[:400]
+    """Say in one line what is wrong with the configuration; see `lab.config_errors.explain`."""
+    return config_errors.explain(error, known_keys())

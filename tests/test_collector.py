@@ -338,7 +338,7 @@ def test_batch_is_halved_when_memory_runs_out(bundle, samples, monkeypatch, capl
     limit_memory(monkeypatch, bundle, (1, 15))
     with caplog.at_level(logging.WARNING):
         results = collect(bundle, samples, batch_size=3)
-    assert "Out of memory: going on with 1 images at a time" in caplog.text
+    assert caplog.text.count("Out of memory: going on with 1 images at a time") >= 1
     failed = [result for result in results if isinstance(result, CollectionFailure)]
     assert {result.sample.query for result in failed} == {QUERIES[3]}
     assert "one image with one query to fit into the memory of cpu" in failed[0].reason

@@ -183,7 +183,7 @@ def test_manual_heads_are_read_in_order() -> None:
         ("+data.qeury=x", r"got 'data\.qeury'\. Did you mean 'data\.query'\?"),
         ("+nonsense=x", r"got 'nonsense'\. See python pipeline\.py --help"),
         ("~data.query", r"Expected data\.query to be set, but got a request to remove it"),
-        ("logic.manual_heads=[{layr: 1, head: 2}]", r"got 'layr'\. Did you mean 'layer'\?"),
+        ("logic.manual_heads=[{layr: 1, head: 2}]", r"got 'layr'\. Did you mean 'logic\.manual_heads\.layer'\?"),
         ("model=llava15_7", r"one of .*picturebook, but got 'llava15_7'\. Did you mean model=llava15_7b\?"),
         ("logic=papre", r"Did you mean logic=paper\?"),
         ("logic.top_k=three", r"Expected logic\.top_k to be a whole number, but got.*'three'"),
@@ -191,6 +191,7 @@ def test_manual_heads_are_read_in_order() -> None:
         ("logic.top_k=null", r"Expected logic\.top_k to be a whole number"),
         ("logic.smoothing.sigma=wide", r"Expected logic\.smoothing\.sigma to be a number"),
         ("logic.threshold.value=x", r"Expected logic\.threshold\.value to be a number or null"),
+        ("logic.smoothing.sigma=${model.smoothing}", r"Expected logic\.smoothing\.sigma to refer to a key .*smoothing"),
         ("save_fig=perhaps", r"Expected save_fig to be true or false"),
         ("logic.threshold=3", r"Expected logic\.threshold to be a valid value"),
         ("data.query=[a,b]", r"Expected data\.query to be text or null"),
@@ -283,6 +284,27 @@ def test_contradictions_are_refused(overrides: list[str], message: str) -> None:
 def test_missing_inputs_of_each_stage_are_named(overrides: list[str], message: str, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     assert re.search(message, message_of(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nmae: x\n", r"got 'model\.nmae'\. Did you mean 'model\.name'\?"),
+        ("device_id: first\n", r"Expected model\.device_id to be a whole number"),
+        ("name: [x\n", "Expected a valid configuration, but got: while parsing a flow sequence"),
+        ("defaults: [llava]\n", "'model/llava'|model to be one of"),
+    ],
+)
+def test_mistakes_in_a_yaml_file_of_ones_own_are_named(tmp_path, monkeypatch, capsys, content, message) -> None:
+    import pipeline
+
+    (tmp_path / "own/model").mkdir(parents=True)
+    (tmp_path / "own/model/mine.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert pipeline.main(["--config-dir", "own", "model=mine"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
 
 
 # Names of directories

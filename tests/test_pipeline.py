@@ -553,6 +553,16 @@ def test_an_overwriting_run_that_is_stopped_leaves_no_old_result_as_done(tmp_pat
     assert sorted(fake.asked) == ["row0", "row1", "row2"]
 
 
+def test_results_left_from_other_settings_are_redone_not_skipped(tmp_path, fake) -> None:
+    settings = batch_settings(tmp_path, 3)
+    run(settings, fake.load)
+    changed = replace(settings, logic=replace(LOGIC, top_k=2))
+    run(replace(changed, data=replace(settings.data, overwrite=True, end_index=1)), fake.load)
+    fake.asked.clear()
+    run(changed, fake.load)
+    assert fake.asked == ["row1", "row2"]
+
+
 def test_results_of_another_data_set_under_the_same_ids_are_refused(tmp_path, fake) -> None:
     path = write_rows(tmp_path, 2)
     run(batch_settings(tmp_path, data_file=str(path)), fake.load)

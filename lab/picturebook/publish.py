@@ -10,7 +10,7 @@ from lab.picturebook.shards import IMAGE_SIDE, PATCH_SIDE
 from lab.picturebook.vocabulary import save_tokenizer
 
 PREPROCESSOR = {
-    "image_processor_type": "CLIPImageProcessor",
+    "image_processor_type": "LlavaImageProcessor",
     "do_convert_rgb": True,
     "do_pad": True,
     "do_resize": True,

@@ -231,6 +231,7 @@ def _load_hugging_face(files: CheckpointFiles, device: torch.device, dtype: torc
                 **place,
                 **{_dtype_option(): dtype},
                 **_device_option(device),
+                **_naming_option(),
                 attn_implementation="eager",
                 low_cpu_mem_usage=True,
                 output_loading_info=True,
@@ -294,6 +295,17 @@ def _device_option(device: torch.device) -> dict[str, Any]:
     from transformers.utils import is_accelerate_available
 
     return {"device_map": {"": str(device)}} if device.type == "cuda" and is_accelerate_available() else {}
+
+
+def _naming_option() -> dict[str, Any]:
+    """Let versions that nest the vision tower's tensors in `vision_model` read files of those that do not."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel, LlavaForConditionalGeneration
+
+    smallest = {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 0, "num_attention_heads": 1}
+    if not hasattr(CLIPVisionModel(CLIPVisionConfig(**smallest)), "vision_model"):
+        return {}
+    known = getattr(LlavaForConditionalGeneration, "_checkpoint_conversion_mapping", {})
+    return {"key_mapping": {**known, r"vision_tower\.(?!vision_model\.)": "vision_tower.vision_model."}}
 
 
 def _check_loading(name: str, info: Any) -> None:
