@@ -146,7 +146,7 @@ def evaluate(
         FileNotFoundError: If the data set or the directory does not exist.
     """
     thresholds = _check_thresholds(iou_thresholds)
-    truths, broken_rows = _read_truths(dataset_jsonl, id_field)
+    truths, broken_rows = read_truths(dataset_jsonl, id_field)
     predictions = _read_predictions(pred_root, truths)
     ious = _ious(truths, predictions)
     samples = tuple(
@@ -177,14 +177,14 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Truth:
+class Truth:
     id: str
     line_number: int
     box_xyxy: Box
     row: Mapping[str, Any]
 
 
-def _read_truths(dataset_jsonl: str | os.PathLike[str], id_field: str) -> tuple[list[_Truth], tuple[str, ...]]:
+def read_truths(dataset_jsonl: str | os.PathLike[str], id_field: str) -> tuple[list[Truth], tuple[str, ...]]:
     """The rows with a ground truth, and a sentence for each row that is broken."""
     truths, broken = [], []
     for line in read_jsonl(dataset_jsonl):
@@ -199,7 +199,7 @@ def _read_truths(dataset_jsonl: str | os.PathLike[str], id_field: str) -> tuple[
     return truths, tuple(broken)
 
 
-def _parse_truth(line: JsonlLine, id_field: str) -> _Truth:
+def _parse_truth(line: JsonlLine, id_field: str) -> Truth:
     if line.row is None:
         raise ValueError(line.error)
     row, where = line.row, f"line {line.number}"
@@ -209,7 +209,7 @@ def _parse_truth(line: JsonlLine, id_field: str) -> _Truth:
             f"Expected {where} to have an id, text or a whole number, in the field {id_field!r}, "
             f"but got {sample_id!r}. Its fields are {', '.join(map(repr, row))}: choose one with --id-field."
         )
-    return _Truth(str(sample_id), line.number, _parse_box(row, where), row)
+    return Truth(str(sample_id), line.number, _parse_box(row, where), row)
 
 
 def _parse_box(row: Mapping[str, Any], where: str) -> Box:
@@ -227,7 +227,7 @@ def _parse_box(row: Mapping[str, Any], where: str) -> Box:
     return x0, y0, x1, y1
 
 
-def _check_no_duplicates(truths: Sequence[_Truth], id_field: str) -> None:
+def _check_no_duplicates(truths: Sequence[Truth], id_field: str) -> None:
     first_line: dict[str, int] = {}
     for truth in truths:
         if truth.id in first_line:
@@ -251,7 +251,7 @@ class _Prediction:
     problem: str = ""
 
 
-def _read_predictions(pred_root: str | os.PathLike[str], truths: Sequence[_Truth]) -> list[_Prediction]:
+def _read_predictions(pred_root: str | os.PathLike[str], truths: Sequence[Truth]) -> list[_Prediction]:
     """One prediction for each row; an error if none of them is there."""
     root = Path(pred_root)
     if not root.is_dir():
@@ -282,7 +282,7 @@ def _read_prediction(root: str, name: str, present: set[str]) -> _Prediction:
     return _Prediction("box", tuple(record["bbox_xyxy"]), image_size_wh)
 
 
-def _explain_no_match(root: Path, present: set[str], truths: Sequence[_Truth]) -> str:
+def _explain_no_match(root: Path, present: set[str], truths: Sequence[Truth]) -> str:
     """Say what was looked for, what is there instead, and what may be meant."""
     wanted = ", ".join(f"{safe_name(truth.id)}_bbox.json" for truth in truths[:3])
     message = f"Expected {root} to hold predictions such as {wanted}, but got none for any of the {len(truths)} rows."
@@ -296,7 +296,7 @@ def _explain_no_match(root: Path, present: set[str], truths: Sequence[_Truth]) -
     return f"{message} It holds no *_bbox.json at all: run stage=batch first, or check the path."
 
 
-def _ious(truths: Sequence[_Truth], predictions: Sequence[_Prediction]) -> np.ndarray:
+def _ious(truths: Sequence[Truth], predictions: Sequence[_Prediction]) -> np.ndarray:
     """IoU of every row, 0 without a box: `[rows]`."""
     no_box = (np.nan,) * 4
     predicted_xyxy = np.array([prediction.box_xyxy or no_box for prediction in predictions], dtype=np.float64)
@@ -336,7 +336,7 @@ def _summarize_groups(samples: Sequence[SampleScore], thresholds: Sequence[float
     return {name: _summarize(np.array(ious_of[name]), thresholds) for name in sorted(ious_of)}
 
 
-def _group_of(truth: _Truth, prediction: _Prediction, group_by: str | None) -> str:
+def _group_of(truth: Truth, prediction: _Prediction, group_by: str | None) -> str:
     if group_by is None:
         return ""
     value = truth.row.get(group_by)

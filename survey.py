@@ -402,8 +402,9 @@ def _check_against_truth(survey: _Survey, selection: DatasetSelection, settings:
         )
     plan, origin = _box_plan(settings, selection)
     num_layers, num_heads = selection.counts.shape
-    fixed = [[layer * num_heads + head for layer, head in selection.heads]]
-    head_sets = np.concatenate([np.array(fixed), draw_random_sets(selection.heads, num_layers, num_heads)])
+    heads = plan.fixed_heads or selection.heads
+    fixed = [[layer * num_heads + head for layer, head in heads]]
+    head_sets = np.concatenate([np.array(fixed), draw_random_sets(heads, num_layers, num_heads)])
     ious: list[float] = []
 
     def audits() -> Iterator[Any]:
@@ -417,15 +418,17 @@ def _check_against_truth(survey: _Survey, selection: DatasetSelection, settings:
         for _ in audits():
             pass
         return _Check(_describe_scores(ious, len(truths), origin), _scores(ious), [])
-    audit = summarize_audit(audits(), frequency=selection.frequency, fixed=selection.heads)
+    audit = summarize_audit(
+        audits(), frequency=selection.frequency, fixed=heads, skip_layers=settings.logic.skip_layers
+    )
     lines = [*_describe_scores(ious, len(truths), origin), *_describe_audit(audit)]
     return _Check(lines, _scores(ious), _write_audit(directory, audit, settings))
 
 
 def _read_truths(settings: Settings) -> dict[str, Box]:
-    from evaluate_boxes import _read_truths as read
+    from evaluate_boxes import read_truths
 
-    truths, problems = read(str(settings.data.ground_truth), settings.data.id_field)
+    truths, problems = read_truths(str(settings.data.ground_truth), settings.data.id_field)
     for problem in problems:
         logger.warning("Ground truth left out: %s", problem)
     return {truth.id: truth.box_xyxy for truth in truths}

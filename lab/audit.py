@@ -84,7 +84,7 @@ class HeadAudit:
         fixed: (layer, head) of the fixed heads.
         fixed_iou: Mean IoU of the fixed heads' boxes.
         rivals: Random heads, all heads, whole image.
-        spearman: Rank correlation over all heads between selection frequency and mean IoU of the own box; NaN where one
+        spearman: Rank correlation, over the heads that may be chosen, between selection frequency and mean IoU of the own box; NaN where one
             of them is constant.
         spearman_p: Its two-sided p-value.
         verdict: One sentence.
@@ -266,7 +266,12 @@ def measure_auroc(maps: np.ndarray, coverage: np.ndarray, visible: np.ndarray) -
 
 
 def summarize_audit(
-    samples: Iterable[SampleAudit], *, frequency: np.ndarray, fixed: Sequence[tuple[int, int]], seed: int = 0
+    samples: Iterable[SampleAudit],
+    *,
+    frequency: np.ndarray,
+    fixed: Sequence[tuple[int, int]],
+    skip_layers: int = 0,
+    seed: int = 0,
 ) -> HeadAudit:
     """Average over the samples, compare and judge; `samples` may be an iterator, only sums of it are kept.
 
@@ -274,6 +279,8 @@ def summarize_audit(
         samples: Measures of each sample; `set_ious` begins with the fixed heads.
         frequency: `[layers, heads]` selection frequency.
         fixed: (layer, head) of the fixed heads.
+        skip_layers: First layers that the rules leave out; their frequency is 0 whatever their heads do, so that the
+            rank correlation leaves them out, too.
         seed: Seed of the sign flips.
 
     Returns:
@@ -292,7 +299,7 @@ def summarize_audit(
     )
     fixed = tuple((int(layer), int(head)) for layer, head in fixed)
     reasons = _reasons_against(float(fixed_ious.mean()), rivals, means, fixed)
-    spearman, spearman_p = rank_correlation(frequency, means["box_iou"])
+    spearman, spearman_p = rank_correlation(frequency[skip_layers:], means["box_iou"][skip_layers:])
     return HeadAudit(
         num_samples=len(set_ious),
         means=means,

@@ -75,6 +75,7 @@ class ModelSettings:
         smoothing_sigma: Smoothing that suits the model's grid, in cells; `logic.smoothing.sigma` refers to it.
         mask_threshold: Threshold of the mask that suits the model, in means; `logic.mask.relative_threshold` refers to
             it.
+        skip_layers: First layers to leave out that suit the model's depth; `logic.skip_layers` refers to it.
         lowest_n: Heads counted per sample that suit the model's number of heads; `logic=paper` refers to it.
         heads_file: The model's localization heads, fixed once; `logic=paper` refers to it.
     """
@@ -96,6 +97,7 @@ class ModelSettings:
     early_exit: bool = True
     smoothing_sigma: float = 1.0
     mask_threshold: float = 1.0
+    skip_layers: int = 2
     lowest_n: int = 10
     heads_file: Optional[str] = None
 
@@ -112,6 +114,7 @@ class ModelSettings:
         _check_range("model.batch_size", self.batch_size, 1)
         _check_range("model.smoothing_sigma", self.smoothing_sigma, 0)
         _check_range("model.mask_threshold", self.mask_threshold, 0)
+        _check_range("model.skip_layers", self.skip_layers, 0)
         _check_range("model.lowest_n", self.lowest_n, 1)
         if self.use_flash_attn:
             raise ConfigError(

@@ -85,7 +85,8 @@ def test_hugging_face_format_loads_every_weight(hugging_face, model):
 NAMINGS = {
     "transformers 4.51": ("language_model.model.", "vision_tower.vision_model.", "", "language_model."),
     "transformers 4.52": ("model.language_model.", "model.vision_tower.vision_model.", "model.", ""),
-    "transformers 5": ("model.language_model.", "model.vision_tower.", "model.", ""),
+    "transformers 5, its state_dict": ("model.language_model.", "model.vision_tower.", "model.", ""),
+    "transformers 5, save_pretrained": ("language_model.model.", "vision_tower.", "", "language_model."),
 }
 
 

@@ -305,7 +305,10 @@ def _naming_option() -> dict[str, Any]:
     if not hasattr(CLIPVisionModel(CLIPVisionConfig(**smallest)), "vision_model"):
         return {}
     known = getattr(LlavaForConditionalGeneration, "_checkpoint_conversion_mapping", {})
-    return {"key_mapping": {**known, r"vision_tower\.(?!vision_model\.)": "vision_tower.vision_model."}}
+    # The first pattern that fits is the only one applied.
+    return {
+        "key_mapping": {r"^(model\.)?vision_tower\.(?!vision_model\.)": "model.vision_tower.vision_model.", **known}
+    }
 
 
 def _check_loading(name: str, info: Any) -> None:
