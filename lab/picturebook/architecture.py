@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Content is matched over hundreds of positions: with a large base most rotary dimensions hardly turn over the image.
 ROPE_THETA = 1_000_000.0
 
+MAX_POSITIONS = 1024
+
 
 def build_model(
     vision_width: int = 128,
@@ -57,7 +59,7 @@ def build_model(
         num_attention_heads=text_heads,
         num_key_value_heads=text_heads,
         head_dim=head_dim,
-        max_position_embeddings=1024,
+        max_position_embeddings=MAX_POSITIONS,
         rope_theta=ROPE_THETA,
         pad_token_id=words[PAD],
         bos_token_id=words[BOS],

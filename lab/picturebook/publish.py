@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lab.picturebook.architecture import MAX_POSITIONS
 from lab.picturebook.shards import IMAGE_SIDE, PATCH_SIDE
-from lab.picturebook.vocabulary import save_tokenizer
+from lab.picturebook.vocabulary import BOS, EOS, PAD, UNKNOWN, save_tokenizer
 
 PREPROCESSOR = {
     "image_processor_type": "LlavaImageProcessor",
@@ -37,7 +38,7 @@ def publish(model: Any, directory: Path) -> None:
     (directory / "model.safetensors").chmod(0o644)
     _spell_out_rope(directory / "config.json")
     save_tokenizer(directory)
-    _name_tokenizer_class(directory / "tokenizer_config.json")
+    _plain_tokenizer_config(directory / "tokenizer_config.json")
     _write_json(directory / "preprocessor_config.json", PREPROCESSOR)
     processor = {
         "processor_class": "LlavaProcessor",
@@ -59,9 +60,11 @@ def _spell_out_rope(path: Path) -> None:
     _write_json(path, config)
 
 
-def _name_tokenizer_class(path: Path) -> None:
-    """Name the class that transformers 4 and 5 both know; 5 would write a name of its own."""
-    _write_json(path, {**json.loads(path.read_text()), "tokenizer_class": "PreTrainedTokenizerFast"})
+def _plain_tokenizer_config(path: Path) -> None:
+    """Say only what transformers 4 and 5 both read; 5 writes a class name and a list that 4 stumbles over."""
+    named = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS, "unk_token": UNKNOWN}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    _write_json(path, {**named, **settings, "model_max_length": MAX_POSITIONS})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

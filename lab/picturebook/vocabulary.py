@@ -56,7 +56,6 @@ def save_tokenizer(directory: Path) -> None:
         bos_token=BOS,
         eos_token=EOS,
         unk_token=UNKNOWN,
-        extra_special_tokens={"image_token": IMAGE_TOKEN},
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(directory)
