@@ -12,7 +12,7 @@ import numpy as np
 
 from lab.records import Grid, Localization
 
-REGIONS = ("largest", "all")
+REGIONS = ("largest", "heaviest", "all")
 FLATNESS_TOLERANCE = 1e-6
 """A map whose values differ by less than this share of the largest is flat: what is left is rounding."""
 SLIVER = 1e-6
@@ -34,7 +34,7 @@ def localize(
     """Combine the maps of the chosen heads and draw the box around what stands out.
 
     Each map is smoothed, the maps are summed, the mask is where the sum exceeds `relative_threshold` times its mean,
-    and the box is the tight box around the mask's largest 8-connected region (most cells; then most attention), or
+    and the box is the tight box around the mask's largest 8-connected region (most cells; then most attention), its heaviest (most attention), or
     around all of it. Cells that lie wholly outside the image, in the padding, can be no part of an object: they count
     neither in the mean nor in the mask, so that the same scene gives the same box however it was padded.
 
@@ -44,7 +44,7 @@ def localize(
         image_size_wh: Width and height of the original image.
         sigma: Standard deviation of the Gaussian, in cells; 0 for none.
         truncate: Where the Gaussian ends, in standard deviations.
-        region: `largest` or `all`.
+        region: `largest`, `heaviest` or `all`.
         relative_threshold: Threshold of the mask, as a multiple of the mean.
 
     Returns:
@@ -107,7 +107,7 @@ def localize_each(
         maps: `[maps, rows, cols]`, smoothed as needed.
         grid: Where the cells lie in the image.
         image_size_wh: Width and height of the original image.
-        region: `largest` or `all`.
+        region: `largest`, `heaviest` or `all`.
         relative_threshold: Threshold of the masks, as a multiple of each mean.
 
     Returns:
@@ -122,8 +122,8 @@ def localize_each(
     if not 0 <= relative_threshold < np.inf:
         raise ValueError(f"Expected relative_threshold to be 0 or more, but got {relative_threshold}.")
     masks = _threshold(maps, _cells_in_image(grid, image_size_wh), relative_threshold)
-    if region == "largest":
-        masks = _largest_regions(masks, maps)
+    if region != "all":
+        masks = _one_region_each(masks, maps, heaviest=region == "heaviest")
     return masks, _tight_boxes(masks, grid, image_size_wh)
 
 
@@ -150,8 +150,11 @@ def _threshold(maps: np.ndarray, in_image: np.ndarray, relative_threshold: float
     return in_image & (maps > cutoff[:, None, None])
 
 
-def _largest_regions(masks: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Keep of each mask the 8-connected region with the most cells; then the largest sum of the map; then the first."""
+def _one_region_each(masks: np.ndarray, maps: np.ndarray, *, heaviest: bool) -> np.ndarray:
+    """Keep of each mask the 8-connected region with the most cells; then the largest sum of the map; then the first.
+
+    The heaviest region is that with the largest sum: a faint smear over many cells then yields to a bright small object.
+    """
     from scipy.ndimage import label
 
     within_a_map = np.zeros((3, 3, 3), dtype=bool)
@@ -164,7 +167,8 @@ def _largest_regions(masks: np.ndarray, maps: np.ndarray) -> np.ndarray:
     map_of_region = np.full(num_regions + 1, -1)
     map_of_region[region_of_cell] = cells // (masks.shape[1] * masks.shape[2])
 
-    best_last = np.lexsort((-np.arange(num_regions + 1), mass, num_cells, map_of_region))
+    first = mass if heaviest else num_cells
+    best_last = np.lexsort((-np.arange(num_regions + 1), mass, first, map_of_region))
     is_last = np.append(np.diff(map_of_region[best_last]) != 0, True)
     keep = np.zeros(num_regions + 1, dtype=bool)
     keep[best_last[is_last]] = True

@@ -26,7 +26,7 @@ THRESHOLD_METHODS = ("chord",)
 THRESHOLD_SCOPES = ("sample", "dataset")
 ENTROPY_SHARES = ("mass", "area")
 MASK_METHODS = ("mean_relu",)
-MASK_REGIONS = ("largest", "all")
+MASK_REGIONS = ("largest", "heaviest", "all")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -73,8 +73,7 @@ class ModelSettings:
         batch_size: Images in one forward pass; all queries about an image go together.
         early_exit: Stop the forward pass after the deepest fixed head when no attention file is stored.
         smoothing_sigma: Smoothing that suits the model's grid, in cells; `logic.smoothing.sigma` refers to it.
-        mask_threshold: Threshold of the mask that suits the model, in means; `logic.mask.relative_threshold` refers to
-            it.
+        mask_region: Region of the mask that suits the model; `logic.mask.region` refers to it.
         skip_layers: First layers to leave out that suit the model's depth; `logic.skip_layers` refers to it.
         lowest_n: Heads counted per sample that suit the model's number of heads; `logic=paper` refers to it.
         heads_file: The model's localization heads, fixed once; `logic=paper` refers to it.
@@ -96,7 +95,7 @@ class ModelSettings:
     batch_size: int = 1
     early_exit: bool = True
     smoothing_sigma: float = 1.0
-    mask_threshold: float = 1.0
+    mask_region: str = "largest"
     skip_layers: int = 2
     lowest_n: int = 10
     heads_file: Optional[str] = None
@@ -113,7 +112,7 @@ class ModelSettings:
         _check_choice("model.prefill_attention", self.prefill_attention, PREFILL_ATTENTIONS)
         _check_range("model.batch_size", self.batch_size, 1)
         _check_range("model.smoothing_sigma", self.smoothing_sigma, 0)
-        _check_range("model.mask_threshold", self.mask_threshold, 0)
+        _check_choice("model.mask_region", self.mask_region, MASK_REGIONS)
         _check_range("model.skip_layers", self.skip_layers, 0)
         _check_range("model.lowest_n", self.lowest_n, 1)
         if self.use_flash_attn:
@@ -190,7 +189,7 @@ class MaskSettings:
 
     Attributes:
         method: `mean_relu`, cells above the mean of the combined map.
-        region: The box holds the `largest` region of the mask, or `all` of it.
+        region: The box holds the `largest` region of the mask (by cells), the `heaviest` (by attention), or `all`.
         relative_threshold: The threshold is this many times the mean.
     """
 

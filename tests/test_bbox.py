@@ -76,6 +76,14 @@ class TestLocalize:
         equal = block(np.s_[0:1], np.s_[0:2], 0.5) + block(np.s_[4:6], np.s_[4:5], 0.5)
         assert find(equal).box_xyxy == (0, 0, 20, 10)
 
+    def test_heaviest_region_is_the_one_with_most_attention_then_the_first(self):
+        smear_and_object = block(np.s_[0:1], np.s_[0:2], 0.9) + block(np.s_[4:6], np.s_[4:6], 0.4)
+        assert find(smear_and_object, region="heaviest").box_xyxy == (0, 0, 20, 10)
+        heavier_by_size = block(np.s_[0:1], np.s_[0:2], 0.7) + block(np.s_[4:6], np.s_[4:6], 0.4)
+        assert find(heavier_by_size, region="heaviest").box_xyxy == (40, 40, 60, 60)
+        equal = block(np.s_[0:1], np.s_[0:2], 0.5) + block(np.s_[4:6], np.s_[4:5], 0.5)
+        assert find(equal, region="heaviest").box_xyxy == (0, 0, 20, 10)
+
     @pytest.mark.parametrize("value", [0.0, 1.0, 1 / 64, 0.1, 3e-5])
     @pytest.mark.parametrize("sigma", [0.0, 0.7, 1.0])
     @pytest.mark.parametrize("heads", [1, 3, 7])
@@ -117,7 +125,7 @@ class TestLocalize:
             find(np.zeros((8, 9)))
         with pytest.raises(ValueError, match="at least one head to combine, but got none"):
             localize(np.zeros((0, 8, 8)), SQUARE, (80, 80))
-        with pytest.raises(ValueError, match="region to be one of largest, all, but got 'best'"):
+        with pytest.raises(ValueError, match="region to be one of largest, heaviest, all, but got 'best'"):
             find(a_map, region="best")
         with pytest.raises(ValueError, match="sigma to be 0 or more and truncate to be above 0, but got sigma=-1"):
             find(a_map, sigma=-1)
@@ -142,7 +150,7 @@ class TestPadding:
 
     def test_attention_in_the_padding_is_no_object(self):
         a_map = block(np.s_[3:5], np.s_[1:4]) + block(np.s_[0:2], np.s_[0:8], 5.0) + block(np.s_[7:8], np.s_[0:8], 5.0)
-        for region in ("largest", "all"):
+        for region in ("largest", "heaviest", "all"):
             found = find(a_map, grid=LANDSCAPE, size=(80, 40), region=region)
             assert found.box_xyxy == (10, 10, 40, 30)
         assert find(block(np.s_[0:2], np.s_[0:3]), grid=LANDSCAPE, size=(80, 40)).box_xyxy is None
@@ -217,7 +225,7 @@ class TestSmoothing:
 
 
 class TestLocalizeEach:
-    @pytest.mark.parametrize("region", ["largest", "all"])
+    @pytest.mark.parametrize("region", ["largest", "heaviest", "all"])
     def test_equals_localize_one_by_one(self, region: str):
         maps = np.random.default_rng(0).gamma(0.2, 1.0, (40, 8, 8))
         maps[7] = 0.25
