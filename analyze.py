@@ -124,20 +124,21 @@ def _component_cells(maps: np.ndarray, means: np.ndarray, binarize_threshold: fl
     means = means.astype(np.float32)
     side_by_side = np.zeros((rows, num_maps, cols + 1), dtype=bool)
     cutoff = means + np.float32(binarize_threshold)
-    np.greater(maps.transpose(1, 0, 2), cutoff[None, :, None], out=side_by_side[:, :, :cols])
+    # Compared where the maps lie one after the other in memory: transposed values are slow to read, bools are not.
+    side_by_side[:, :, :cols] = (maps > cutoff[:, None, None]).transpose(1, 0, 2)
     foreground = side_by_side.reshape(rows, -1)
     occupied = foreground.any(axis=0)
     columns = np.flatnonzero(occupied | np.roll(occupied, 1))
-    labels, _ = label(np.take(foreground, columns, axis=1), structure=np.ones((3, 3), dtype=bool))
+    taken = np.take(foreground, columns, axis=1)
+    labels, _ = label(taken, structure=np.ones((3, 3), dtype=bool))
 
-    labels = labels.reshape(-1)
-    cells = np.flatnonzero(labels)
+    cells = np.flatnonzero(taken)  # where the labels are not 0, but found faster in bools
     row = cells // max(len(columns), 1)
     position = cells - row * len(columns)
     map_of_column, col = np.divmod(columns, cols + 1)
     map_index = map_of_column[position]
     value = maps.reshape(-1)[(map_of_column * rows * cols + col)[position] + row * cols]
-    return _ComponentCells(map_index, row, labels[cells] - 1, value - means[map_index])
+    return _ComponentCells(map_index, row, labels.reshape(-1)[cells] - 1, value - means[map_index])
 
 
 def _component_entropy(cells: _ComponentCells, entropy_shares: str, num_maps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -228,10 +229,7 @@ def rank_heads(
         ValueError: If `skip_layers` leaves no layer.
     """
     threshold = elbow_threshold(table.attn_sum) if threshold is None else threshold
-    allowed = _allowed_heads(table.bottom_row_focus[None], skip_layers, bottom_row_filter)
-    ranking = _rank(table.attn_sum[None], table.spatial_entropy[None], allowed, np.array([threshold]), min_keep)
-    best = ranking.order[0, : ranking.num_kept[0]]
-    return [table.score(*divmod(int(index), table.num_heads)) for index in best]
+    return _scores_at(table, _rank_indices(table, threshold, min_keep, skip_layers, bottom_row_filter))
 
 
 def choose_heads(
@@ -276,20 +274,14 @@ def _choose_automatically(
     table: HeadTable, rules: SelectionRules, threshold: float, notes: tuple[str, ...]
 ) -> HeadChoice:
     """The `top_k` best ranked heads, with notes on filling up and on too few."""
-    ranked = rank_heads(
-        table,
-        threshold=threshold,
-        min_keep=rules.min_keep,
-        skip_layers=rules.skip_layers,
-        bottom_row_filter=rules.bottom_row_filter,
-    )
-    if not ranked:
+    ranked = _rank_indices(table, threshold, rules.min_keep, rules.skip_layers, rules.bottom_row_filter)
+    if not len(ranked):
         raise ValueError(
             f"Expected at least one head of layers {rules.skip_layers} to {table.num_layers - 1} to have a map with a "
             "component away from the bottom row, but got none. Check the attention, or set another "
             "logic.entropy.binarize_threshold."
         )
-    chosen = tuple(ranked[: rules.top_k])
+    chosen = tuple(_scores_at(table, ranked[: rules.top_k]))
     filled = [score.name for score in chosen if score.attn_sum < threshold]
     if filled:
         notes += (f"Filled up below the threshold {threshold:.4g} with the largest sums: {', '.join(filled)}.",)
@@ -336,6 +328,23 @@ class _Ranking:
 
     order: np.ndarray
     num_kept: np.ndarray
+
+
+def _rank_indices(
+    table: HeadTable, threshold: float, min_keep: int, skip_layers: int, bottom_row_filter: bool
+) -> np.ndarray:
+    """Flat indices `[kept heads]` of one sample's ranked heads, best first; see `rank_heads` for the rule."""
+    allowed = _allowed_heads(table.bottom_row_focus[None], skip_layers, bottom_row_filter)
+    ranking = _rank(table.attn_sum[None], table.spatial_entropy[None], allowed, np.array([threshold]), min_keep)
+    return ranking.order[0, : ranking.num_kept[0]]
+
+
+def _scores_at(table: HeadTable, indices: np.ndarray) -> list[HeadScore]:
+    """The scores of the heads at flat indices, in their order."""
+    # Columns as lists first: reading hundreds of heads out of the arrays number by number takes several times as long.
+    arrays = (table.attn_sum, table.spatial_entropy, table.bottom_row_focus, table.num_components)
+    columns = [*np.divmod(indices, table.num_heads), *(array.reshape(-1)[indices] for array in arrays)]
+    return [HeadScore(*values) for values in zip(*(column.tolist() for column in columns))]
 
 
 def _allowed_heads(bottom_row_focus: np.ndarray, skip_layers: int, bottom_row_filter: bool) -> np.ndarray:

@@ -34,9 +34,10 @@ def localize(
     """Combine the maps of the chosen heads and draw the box around what stands out.
 
     Each map is smoothed, the maps are summed, the mask is where the sum exceeds `relative_threshold` times its mean,
-    and the box is the tight box around the mask's largest 8-connected region (most cells; then most attention), its heaviest (most attention), or
-    around all of it. Cells that lie wholly outside the image, in the padding, can be no part of an object: they count
-    neither in the mean nor in the mask, so that the same scene gives the same box however it was padded.
+    and the box is the tight box around the mask's largest 8-connected region (most cells; then most attention), its
+    heaviest (most attention), or all of it. Cells that lie wholly outside the image, in the padding, can be no part of
+    an object: they count neither in the mean nor in the mask, so that the same scene gives the same box however it was
+    padded.
 
     Args:
         maps: `[heads, rows, cols]`, attention of the chosen heads.
@@ -153,7 +154,7 @@ def _threshold(maps: np.ndarray, in_image: np.ndarray, relative_threshold: float
 def _one_region_each(masks: np.ndarray, maps: np.ndarray, *, heaviest: bool) -> np.ndarray:
     """Keep of each mask the 8-connected region with the most cells; then the largest sum of the map; then the first.
 
-    The heaviest region is that with the largest sum: a faint smear over many cells then yields to a bright small object.
+    The heaviest region is that with the largest sum: there a faint smear over many cells yields to a small bright one.
     """
     from scipy.ndimage import label
 

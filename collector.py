@@ -316,7 +316,8 @@ class AttentionCollector:
 
         model = self.bundle.model.model
         cache = DynamicCache()
-        with _attention(model.language_model, self.bundle.prefill_attention):
+        language_model = model.language_model
+        with _attention(language_model, self.bundle.prefill_attention), _short_last_layer(language_model):
             model(input_ids=prefix, pixel_values=pixels, past_key_values=cache, use_cache=True)
         return cache
 
@@ -518,6 +519,27 @@ def _only_layers(language_model: Any, stop_layer: int | None) -> Iterator[None]:
         yield
     finally:
         language_model.layers = layers
+
+
+@contextlib.contextmanager
+def _short_last_layer(language_model: Any) -> Iterator[None]:
+    """Cut the last layer down to the last token once its keys and values are stored, for a while.
+
+    For a prefill, whose output nobody reads. What follows the cache, the output projection and the MLP, is two thirds
+    of the layer's work; its results for one token are added to all tokens, so every shape stays as it was. Stopping
+    with an exception would spare the attention too, but break through the hooks of others, which then never end.
+    """
+
+    def cut(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (inputs[0][:, -1:],)
+
+    layer = language_model.layers[-1]
+    handles = [module.register_forward_pre_hook(cut) for module in (layer.self_attn.o_proj, layer.mlp)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextlib.contextmanager

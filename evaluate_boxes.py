@@ -178,6 +178,8 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Truth:
+    """The ground truth of one row: its id, its line, its half-open box in pixels, and the row itself."""
+
     id: str
     line_number: int
     box_xyxy: Box

@@ -13,12 +13,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, Optional
 
 from lab import files
 from lab.command_line import quote_text_values
-from lab.config import PROJECT_ROOT, ConfigError, Settings, explain, register_schema, text_keys, validate
+from lab.config import PROJECT_ROOT, ConfigError, ModelSettings, Settings, explain, register_schema, text_keys, validate
 from lab.files import OutputPaths
+from lab.flow import (
+    Collector,
+    CollectorLoader,
+    ItemResult,
+    Plan,
+    Steps,
+    find_in_project,
+    finish_sample,
+    make_plan,
+    run_samples,
+)
 from lab.records import Sample
 from lab.rows import RowFailure, RowFields, group_by_image, read_rows
 from lab.run_state import FailureLog, WantedFiles, claim_directory, find_finished
@@ -32,21 +44,80 @@ from lab.summaries import (
     describe_sample,
     describe_sweep,
 )
-from runner import (
-    Collector,
-    CollectorLoader,
-    ItemResult,
-    Plan,
-    Steps,
-    finish_sample,
-    load_collector,
-    make_plan,
-    run_samples,
-)
 
 logger = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class StageModules:
+    """The stage modules that the flow in `lab/` works with, each imported when it is first asked for."""
+
+    @property
+    def analyze(self) -> ModuleType:
+        """Scores and chooses heads."""
+        import analyze
+
+        return analyze
+
+    @property
+    def bbox(self) -> ModuleType:
+        """Makes masks and boxes."""
+        import bbox
+
+        return bbox
+
+    @property
+    def viz(self) -> ModuleType:
+        """Draws; brings matplotlib along."""
+        import viz
+
+        return viz
+
+    @property
+    def evaluate_boxes(self) -> ModuleType:
+        """Measures against ground truth."""
+        import evaluate_boxes
+
+        return evaluate_boxes
+
+
+def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Collector:
+    """Load the model, and make the collector that runs it.
+
+    Args:
+        model: Which checkpoint, and how it runs.
+        stop_layer: Deepest layer that is wanted; None for all.
+
+    Returns:
+        The collector.
+    """
+    from llava.model.checkpoint_files import export_cache_dir
+
+    export_cache_dir(model.cache_dir)  # transformers reads it when it is imported, below
+    from collector import AttentionCollector
+    from llava.model.builder import load_llava
+
+    bundle = load_llava(
+        find_in_project(model.name),
+        cache_dir=model.cache_dir,
+        revision=model.revision,
+        device=model.device,
+        device_id=model.device_id,
+        dtype=model.dtype,
+        conv_mode=model.conv_mode,
+        use_flash_attn=model.use_flash_attn,
+        prefill_attention=model.prefill_attention,
+    )
+    return AttentionCollector(
+        bundle,
+        batch_size=model.batch_size,
+        use_generate=model.use_generate,
+        max_new_tokens=model.max_new_tokens,
+        do_sample=model.do_sample,
+        num_beams=model.num_beams,
+        stop_layer=stop_layer,
+    )
 
 
 @dataclass(frozen=True)
@@ -94,7 +165,7 @@ def visualize(settings: Settings, load: CollectorLoader) -> StageResult:
 def batch(settings: Settings, load: CollectorLoader) -> StageResult:
     """JSONL file -> the results of each row; finished rows are skipped, failed ones recorded."""
     data = settings.data
-    plan = make_plan(settings, _batch_steps(settings))
+    plan = make_plan(settings, _batch_steps(settings), StageModules())
     fields = RowFields(data.id_field, data.prompt_field, data.image_field)
     rows = read_rows(data.data_file or "", fields, data.start_index, data.end_index)
     finished = _prepare_directory(plan, rows.samples)
@@ -119,9 +190,9 @@ def batch(settings: Settings, load: CollectorLoader) -> StageResult:
 
 def batch_analyze(settings: Settings, load: CollectorLoader) -> StageResult:
     """Directories of attention files -> the heads that the data set chooses, checked against boxes if there are any."""
-    from survey import survey_attention
+    from lab.survey import survey_attention
 
-    found = survey_attention(settings)
+    found = survey_attention(settings, StageModules())
     return StageResult(found.lines, found.failed, found.scores)
 
 
@@ -172,7 +243,7 @@ def single_id(settings: Settings) -> str:
 
 def _run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> StageResult:
     """A batch of one, whose failure is an error."""
-    plan = make_plan(settings, steps)
+    plan = make_plan(settings, steps, StageModules())
     sample = Sample(single_id(settings), settings.data.image_file or "", settings.data.query or "")
     with closing(run_samples([sample], plan, load(settings.model, plan.stop_layer))) as results:
         result = next(results)
@@ -183,7 +254,7 @@ def _run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> Stag
 
 def _run_stored(settings: Settings, steps: Steps) -> StageResult:
     """Finish a stored attention file; the results go beside it."""
-    plan = make_plan(settings, steps)
+    plan = make_plan(settings, steps, StageModules())
     path = files.find_attention_file(settings.data.attention_file or "")
     collected = files.load_attention(path, settings.data.image_file)
     return _show_and_describe(finish_sample(collected, plan, OutputPaths.beside(path, settings.logic.top_k)))

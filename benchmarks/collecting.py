@@ -18,9 +18,10 @@ from benchmarks.measure import MEGABYTE, Row, Timing, run_child, time_in_turn
 from benchmarks.models import LLAVA_7B, PICTUREBOOK, TOY, picturebook_bundle, random_bundle
 from collector import AttentionCollector
 from lab.config import AttentionStorageSettings, DataSettings, Settings, StorageSettings
+from lab.flow import Steps, make_plan, run_samples
 from lab.records import CollectedAttention, Sample
 from llava.model.builder import LlavaBundle
-from runner import Steps, make_plan, run_samples
+from pipeline import StageModules
 
 EXIT_LAYER = 15
 REFCOCO_VAL_EXPRESSIONS, REFCOCO_VAL_IMAGES = 10_834, 1_500
@@ -309,7 +310,7 @@ def busy_share(
         data=DataSettings(output_dir=str(directory / "overlap")),
         storage=StorageSettings(attention=AttentionStorageSettings(save=save_attention)),
     )
-    plan = make_plan(settings, Steps(attention=save_attention, analysis=save_attention, box=True))
+    plan = make_plan(settings, Steps(attention=save_attention, analysis=save_attention, box=True), StageModules())
     settings.result_dir.mkdir(parents=True, exist_ok=True)
     with busy_clock(bundle) as clock:
         started = time.perf_counter()

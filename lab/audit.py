@@ -84,8 +84,8 @@ class HeadAudit:
         fixed: (layer, head) of the fixed heads.
         fixed_iou: Mean IoU of the fixed heads' boxes.
         rivals: Random heads, all heads, whole image.
-        spearman: Rank correlation, over the heads that may be chosen, between selection frequency and mean IoU of the own box; NaN where one
-            of them is constant.
+        spearman: Rank correlation, over the heads that may be chosen, between selection frequency and mean IoU of a
+            head's own box; NaN where one of them is constant.
         spearman_p: Its two-sided p-value.
         verdict: One sentence.
         looks_at_target: What the verdict says.

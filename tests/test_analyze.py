@@ -260,6 +260,14 @@ class TestRankHeads:
         ranked = rank_heads(table, threshold=0.4)
         assert [score.name for score in ranked] == ["L2H1", "L2H2", "L3H0", "L2H0", "L3H1"]
 
+    def test_scores_are_those_of_the_table_as_plain_numbers(self):
+        bottom = [[False] * 3] * 2 + [[True, False, False], [False, True, False]]
+        table = table_of(np.arange(12.0).reshape(4, 3) / 12, np.arange(12.0)[::-1].reshape(4, 3), bottom)
+        ranked = rank_heads(table, threshold=0.0, bottom_row_filter=False)
+        assert ranked == [table.score(layer, head) for layer in (3, 2) for head in (2, 1, 0)]
+        kinds = [int, int, float, float, bool, int]
+        assert all([type(value) for value in vars(score).values()] == kinds for score in ranked)
+
     def test_sums_are_compared_by_value_and_not_by_head_number(self):
         # Heads with low numbers hold the high sums and the reverse: a mixed-up index keeps just the wrong ones.
         sums = np.linspace(0.9, 0.01, 4 * 8).reshape(4, 8)

@@ -236,6 +236,32 @@ def test_one_prefill_serves_all_queries_of_a_picture(bundle, pictures, monkeypat
     assert runs == [2, 1]
 
 
+@pytest.mark.parametrize("stop_layer", [None, 1])
+def test_prefill_spares_the_last_layers_output(stop_layer, bundle, samples, monkeypatch):
+    """Of the last layer that runs, projection and MLP see one token of the prefill, and the whole of the branches."""
+    lengths = []
+
+    def watch(module):
+        genuine = module.forward
+
+        def watching(states):
+            lengths.append(states.shape[1])
+            return genuine(states)
+
+        monkeypatch.setattr(module, "forward", watching)
+
+    layers = bundle.model.model.language_model.layers[: None if stop_layer is None else stop_layer + 1]
+    for layer in layers:
+        watch(layer.self_attn.o_proj)
+        watch(layer.mlp)
+    (result,) = collect(bundle, samples[:1], stop_layer=stop_layer)
+    prefill, branches = lengths[: 2 * len(layers)], lengths[2 * len(layers) :]
+    prompt_length = sum(segment["length"] for segment in result.meta["segments"])
+    assert prefill == [prompt_length - branches[0]] * (len(prefill) - 2) + [1, 1]
+    assert len(branches) == len(prefill)
+    assert len(set(branches)) == 1
+
+
 def test_whole_attention_matrices_do_not_pile_up(bundle, pictures, monkeypatch):
     """What the language model returns are the kept rows alone."""
     shapes = []
@@ -258,6 +284,7 @@ def test_model_is_left_as_it_was(bundle, samples):
     assert list(language_model.layers) == layers
     assert language_model.config._attn_implementation == "eager"
     assert not any(layer.self_attn._forward_hooks and "cut" in str(layer.self_attn._forward_hooks) for layer in layers)
+    assert not any(module._forward_pre_hooks for layer in layers for module in layer.modules())
 
 
 # Early exit ---------------------------------------------------------------------------------------------------------

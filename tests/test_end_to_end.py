@@ -37,7 +37,8 @@ def bird(tmp_path_factory):
     out = tmp_path_factory.mktemp("bird")
     query, image = "data.query=the bird on the branch", "data.image_file=examples/images/bird.png"
     done = run("pipeline.py", "stage=pipeline", "model=picturebook", image, query, f"data.output_dir={out}",
-               "data.save_id=sample", f"hydra.run.dir={out}/hydra", "storage.attention.keep_meta_pickle=true")  # fmt: skip
+               "data.save_id=sample", f"hydra.run.dir={out}/hydra", 
+               "storage.attention.keep_meta_pickle=true")  # fmt: skip
     return out / "picturebook-llava", done.stdout
 
 

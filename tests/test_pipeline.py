@@ -548,6 +548,7 @@ def test_an_overwriting_run_that_is_stopped_leaves_no_old_result_as_done(tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         run(changed, interrupted)
+    assert done_ids(tmp_path) == set()
     fake.asked.clear()
     run(replace(changed, data=settings.data), fake.load)
     assert sorted(fake.asked) == ["row0", "row1", "row2"]

@@ -90,7 +90,7 @@ def model_view(image: Image.Image) -> Image.Image:
     side = max(image.size)
     square = Image.new("RGB", (side, side), (PADDING_BYTE,) * 3)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square.resize((IMAGE_SIDE, IMAGE_SIDE), Image.BICUBIC)
+    return square.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC)
 
 
 def patch_cover(rendered: Rendered) -> np.ndarray:
@@ -102,7 +102,7 @@ def patch_cover(rendered: Rendered) -> np.ndarray:
     for index, mask in enumerate(rendered.masks):
         square = Image.new("L", (side, side), 0)
         square.paste(Image.fromarray(np.asarray(mask, np.uint8) * 255), (left, top))
-        cover[index] = np.asarray(square.resize((GRID_SIDE, GRID_SIDE), Image.BOX), np.float32) / 255.0
+        cover[index] = np.asarray(square.resize((GRID_SIDE, GRID_SIDE), Image.Resampling.BOX), np.float32) / 255.0
     return cover.reshape(len(rendered.masks), -1)
 
 

@@ -138,7 +138,7 @@ class Trainer:
         named = [*tower.named_parameters(), *namer.named_parameters()]
         steppers = optimisers(named, self.options.vision_rate)
         begin = self._load(path, {"tower": tower, "namer": namer}, steppers)
-        shard, loaded = None, None
+        shard, loaded = self.validation, None
         for step, shard_path, indices, _ in self.batches("vision", begin, self.options.vision_batch):
             if step >= self.options.vision_steps:
                 break

@@ -47,6 +47,26 @@ class Collector(Protocol):
         ...
 
 
+class StageModules(Protocol):
+    """The stage modules, imported when first asked for; `pipeline.py` hands them over, since `lab/` imports none."""
+
+    @property
+    def analyze(self) -> Any:
+        """Scores and chooses heads."""
+
+    @property
+    def bbox(self) -> Any:
+        """Makes masks and boxes."""
+
+    @property
+    def viz(self) -> Any:
+        """Draws."""
+
+    @property
+    def evaluate_boxes(self) -> Any:
+        """Measures against ground truth."""
+
+
 CollectorLoader = Callable[[ModelSettings, Optional[int]], Collector]
 Outcome = Union["ItemResult", RowFailure]
 
@@ -77,6 +97,7 @@ class Plan:
     Attributes:
         settings: The whole configuration.
         steps: Which results to make.
+        modules: The stage modules that make them.
         fixed_heads: (layer, head) of the heads to use unchanged, or None to choose them.
         heads_file: The file that names them, if any.
         draw_lock: Figures are drawn one at a time, since matplotlib shares state between threads.
@@ -84,6 +105,7 @@ class Plan:
 
     settings: Settings
     steps: Steps
+    modules: StageModules
     fixed_heads: Optional[tuple[tuple[int, int], ...]] = None
     heads_file: Optional[HeadsFile] = None
     draw_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -136,12 +158,13 @@ class ItemResult:
     figure: Any = None
 
 
-def make_plan(settings: Settings, steps: Steps) -> Plan:
+def make_plan(settings: Settings, steps: Steps, modules: StageModules) -> Plan:
     """Read the heads file, if there is one and boxes are wanted, and refuse one that was made for something else.
 
     Args:
         settings: The whole configuration.
         steps: Which results to make.
+        modules: The stage modules that make them.
 
     Returns:
         The plan.
@@ -150,7 +173,7 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
         ValueError: The heads file is unreadable, too short, or made for another model or template.
     """
     if not steps.box or settings.logic.heads_file is None:
-        return Plan(settings, steps)
+        return Plan(settings, steps, modules)
     from lab.heads_file import check_heads_file, read_heads_file
 
     heads_file = read_heads_file(find_in_project(settings.logic.heads_file))
@@ -163,51 +186,13 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
             num_heads=heads_file.num_heads,
             force=settings.logic.force_heads_file,
         )
-    return Plan(settings, steps, heads_file.first(settings.logic.top_k), heads_file)
+    return Plan(settings, steps, modules, heads_file.first(settings.logic.top_k), heads_file)
 
 
 def find_in_project(path: str) -> str:
     """Give a relative path that exists only from the project's root as a path from there; any other as it is."""
     from_root = PROJECT_ROOT / path
     return str(from_root) if not Path(path).exists() and from_root.exists() else path
-
-
-def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Collector:
-    """Load the model, and make the collector that runs it.
-
-    Args:
-        model: Which checkpoint, and how it runs.
-        stop_layer: Deepest layer that is wanted; None for all.
-
-    Returns:
-        The collector.
-    """
-    from llava.model.checkpoint_files import export_cache_dir
-
-    export_cache_dir(model.cache_dir)  # transformers reads it when it is imported, below
-    from collector import AttentionCollector
-    from llava.model.builder import load_llava
-
-    bundle = load_llava(
-        find_in_project(model.name),
-        cache_dir=model.cache_dir,
-        revision=model.revision,
-        device=model.device,
-        device_id=model.device_id,
-        dtype=model.dtype,
-        conv_mode=model.conv_mode,
-        use_flash_attn=model.use_flash_attn,
-        prefill_attention=model.prefill_attention,
-    )
-    return AttentionCollector(
-        bundle,
-        batch_size=model.batch_size,
-        use_generate=model.use_generate,
-        max_new_tokens=model.max_new_tokens,
-        do_sample=model.do_sample,
-        num_beams=model.num_beams,
-        stop_layer=stop_layer,
-    )
 
 
 def run_samples(samples: Sequence[Sample], plan: Plan, collector: Collector) -> Generator[Outcome, None, None]:
@@ -310,10 +295,9 @@ def selection_rules(settings: Settings) -> SelectionRules:
 
 def _choose(result: ItemResult, plan: Plan) -> ItemResult:
     """Score the heads; rank them for the analysis, and choose those to use for the box."""
-    from analyze import rank_heads, score_heads
-
+    analyze = plan.modules.analyze
     rules, collected = selection_rules(plan.settings), result.collected
-    table = score_heads(
+    table = analyze.score_heads(
         collected.attention,
         collected.grid.shape,
         binarize_threshold=rules.binarize_threshold,
@@ -321,7 +305,7 @@ def _choose(result: ItemResult, plan: Plan) -> ItemResult:
     )
     ranked: Sequence[HeadScore] = ()
     if plan.steps.analysis:
-        ranked = rank_heads(
+        ranked = analyze.rank_heads(
             table,
             threshold=rules.threshold_value,
             min_keep=rules.min_keep,
@@ -346,10 +330,8 @@ def choose_for(collected: CollectedAttention, table: Any, plan: Plan) -> HeadCho
     Raises:
         ValueError: The fixed heads were made for something else, or no head passes the filters.
     """
-    from analyze import choose_heads
-
     overridden = _check_fixed_heads(collected, plan.heads_file, plan.settings.logic.force_heads_file)
-    choice = choose_heads(
+    choice = plan.modules.analyze.choose_heads(
         table,
         rules=selection_rules(plan.settings),
         fixed_heads=plan.fixed_heads,
@@ -386,10 +368,8 @@ def _comparable_name(name: str, heads_file: HeadsFile) -> str:
 
 def localize_choice(collected: CollectedAttention, choice: HeadChoice | None, plan: Plan) -> Localization:
     """Turn the chosen heads' maps into mask and box, as the `logic` group says."""
-    from bbox import localize
-
     smoothing, mask = plan.settings.logic.smoothing, plan.settings.logic.mask
-    return localize(
+    return plan.modules.bbox.localize(
         _chosen_maps(collected, choice),
         collected.grid,
         collected.image_size_wh,
@@ -428,14 +408,13 @@ def _write_attention(result: ItemResult, plan: Plan, paths: OutputPaths) -> list
 def _draw(result: ItemResult, plan: Plan, paths: OutputPaths) -> Any:
     """Draw the figure, and write it if wanted; it is given back only if it is to be shown."""
     from llava.mm_utils import load_image
-    from viz import draw_top_heads
 
     assert result.choice is not None, "a figure shows chosen heads"
     assert result.localization is not None, "a figure shows a box"
     collected, smoothing = result.collected, plan.settings.logic.smoothing
     image = load_image(_find_image(collected.sample))
     with plan.draw_lock:
-        figure = draw_top_heads(
+        figure = plan.modules.viz.draw_top_heads(
             paths.figure if plan.steps.figure else None,
             image,
             _chosen_maps(collected, result.choice),

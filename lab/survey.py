@@ -16,9 +16,9 @@ import numpy as np
 from lab import files
 from lab.background import map_in_background
 from lab.config import Settings
+from lab.flow import Plan, StageModules, Steps, choose_for, find_in_project, localize_choice, make_plan, selection_rules
 from lab.records import CollectedAttention
 from lab.summaries import describe_files, format_table
-from runner import Plan, Steps, choose_for, find_in_project, localize_choice, make_plan, selection_rules
 
 if TYPE_CHECKING:
     from lab.audit import HeadAudit
@@ -103,7 +103,7 @@ class _Survey:
         return self.sources[0].origin
 
 
-def survey_attention(settings: Settings) -> SurveyResult:
+def survey_attention(settings: Settings, modules: StageModules) -> SurveyResult:
     """Choose a model's heads over directories of attention files, and check them against boxes if there are any.
 
     The files are read one after the other and only the scores of their heads are kept; with ground truth they are read
@@ -111,6 +111,7 @@ def survey_attention(settings: Settings) -> SurveyResult:
 
     Args:
         settings: The whole configuration.
+        modules: The stage modules that score, draw and measure.
 
     Returns:
         What was found; files and figures are written on the way.
@@ -118,25 +119,24 @@ def survey_attention(settings: Settings) -> SurveyResult:
     Raises:
         ValueError: There is no usable file, or the files are of several models.
     """
-    from analyze import select_dataset_heads
     from lab.heads_file import hash_inputs
 
-    survey = _read_all(settings)
+    survey = _read_all(settings, modules)
     rules = selection_rules(settings)
-    selection = select_dataset_heads(survey.scores, rules)
-    trials = _run_trials(survey, settings)
+    selection = modules.analyze.select_dataset_heads(survey.scores, rules)
+    trials = _run_trials(survey, settings, modules)
     digest = hash_inputs(survey.ids, survey.scores)
     directory = _analysis_dir(settings)
     written = _write_selection(directory, survey, selection, trials, digest)
     if settings.save_fig:
-        written += _draw_selection(directory, survey, selection, trials)
+        written += _draw_selection(directory, survey, selection, trials, modules)
     lines = _describe_selection(survey, selection, trials)
     scores: dict[str, Any] = {
         "heads": " ".join(f"L{layer}H{head}" for layer, head in selection.heads),
         "threshold": selection.threshold,
     }
     if settings.data.ground_truth is not None:
-        check = _check_against_truth(survey, selection, settings, directory)
+        check = _check_against_truth(survey, selection, settings, modules, directory)
         written, lines, scores = [*written, *check.written], [*lines, *check.lines], {**scores, **check.scores}
     return SurveyResult((*lines, *describe_files(written)), survey.failed, scores)
 
@@ -155,10 +155,8 @@ def attention_dirs(settings: Settings) -> tuple[str, ...]:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _read_all(settings: Settings) -> _Survey:
+def _read_all(settings: Settings, modules: StageModules) -> _Survey:
     """Score every file of every directory."""
-    from analyze import stack_scores
-
     by_directory = [files.list_attention_files(directory) for directory in attention_dirs(settings)]
     directory_of = {path: number for number, paths in enumerate(by_directory) for path in paths}
     if not directory_of:
@@ -170,7 +168,7 @@ def _read_all(settings: Settings) -> _Survey:
     unusable: list[_Unusable] = []
 
     def tables() -> Iterator[HeadTable]:
-        for found in _read_each(list(directory_of), lambda path: _score(path, settings), settings, "score"):
+        for found in _read_each(list(directory_of), lambda path: _score(path, settings, modules), settings, "score"):
             if isinstance(found, _Unusable):
                 unusable.append(found)
                 logger.warning("Left out %s: %s", found.path, found.reason)
@@ -180,7 +178,7 @@ def _read_all(settings: Settings) -> _Survey:
             sources.append(source)
             yield table
 
-    scores = stack_scores(tables())
+    scores = modules.analyze.stack_scores(tables())
     directories = np.array([directory_of[source.path] for source in sources])
     return _Survey(tuple(sources), directories, scores, len(unusable))
 
@@ -203,17 +201,15 @@ def _read_each(
         yield from tqdm(results, total=len(paths), unit="file", desc=what)
 
 
-def _score(path: Path, settings: Settings) -> tuple[_Source, HeadTable]:
+def _score(path: Path, settings: Settings, modules: StageModules) -> tuple[_Source, HeadTable]:
     collected = files.load_attention(path)
     source = _Source(path, collected.sample.id, _origin_of(collected, settings))
-    return source, _score_table(collected, settings)
+    return source, _score_table(collected, settings, modules)
 
 
-def _score_table(collected: CollectedAttention, settings: Settings) -> HeadTable:
-    from analyze import score_heads
-
+def _score_table(collected: CollectedAttention, settings: Settings, modules: StageModules) -> HeadTable:
     entropy = settings.logic.entropy
-    return score_heads(
+    return modules.analyze.score_heads(
         collected.attention,
         collected.grid.shape,
         binarize_threshold=entropy.binarize_threshold,
@@ -240,9 +236,8 @@ def _check_origin(source: _Source, before: Sequence[_Source]) -> None:
         )
 
 
-def _run_trials(survey: _Survey, settings: Settings) -> Optional[TrialStatistics]:
+def _run_trials(survey: _Survey, settings: Settings, modules: StageModules) -> Optional[TrialStatistics]:
     """Compare parts or draws of the data (`data.trials`) or, without them, the directories; None where there is one."""
-    from analyze import run_trials
     from lab.trials import trial_indices
 
     data, count = settings.data, len(survey.sources)
@@ -250,7 +245,7 @@ def _run_trials(survey: _Survey, settings: Settings) -> Optional[TrialStatistics
         trials = trial_indices(count, data.trials, trial_size=data.trial_size, seed=data.trial_seed)
     else:
         trials = [np.flatnonzero(survey.directory_of == number) for number in np.unique(survey.directory_of)]
-    return run_trials(survey.scores, selection_rules(settings), trials) if len(trials) > 1 else None
+    return modules.analyze.run_trials(survey.scores, selection_rules(settings), trials) if len(trials) > 1 else None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -289,10 +284,13 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw_selection(
-    directory: Path, survey: _Survey, selection: DatasetSelection, trials: Optional[TrialStatistics]
+    directory: Path,
+    survey: _Survey,
+    selection: DatasetSelection,
+    trials: Optional[TrialStatistics],
+    modules: StageModules,
 ) -> list[Path]:
-    import viz
-
+    viz = modules.viz
     ranked = [head for head in selection.ranked_heads() if selection.counts[head]][:HEADS_SHOWN]
     names = [f"L{layer}H{head}" for layer, head in ranked]
     frequency = [float(selection.frequency[head]) for head in ranked]
@@ -311,22 +309,19 @@ def _draw_selection(
         percent=True,
     )
     viz.draw_head_frequency_bars(paths[3], names, frequency, spread, num_fixed=len(selection.heads))
-    return [*paths, *_draw_curve(directory, survey, selection)]
+    return [*paths, *_draw_curve(directory, survey, selection, modules)]
 
 
-def _draw_curve(directory: Path, survey: _Survey, selection: DatasetSelection) -> list[Path]:
+def _draw_curve(directory: Path, survey: _Survey, selection: DatasetSelection, modules: StageModules) -> list[Path]:
     """Frequency of the fixed heads against number of samples, where there are enough for a curve."""
-    import viz
-    from analyze import frequency_by_size
-
     count = len(survey.sources)
     if count < 2 * MIN_SAMPLES_OF_A_CURVE:
         return []
     sizes = [size for size in _CURVE_STEPS if size < count] + [count]
-    mean, spread = frequency_by_size(survey.scores, selection.rules, selection.heads, sizes=sizes)
+    mean, spread = modules.analyze.frequency_by_size(survey.scores, selection.rules, selection.heads, sizes=sizes)
     path = directory / "batch_frequency_by_samples.png"
     names = [f"L{layer}H{head}" for layer, head in selection.heads]
-    viz.draw_frequency_vs_samples(path, sizes, mean, spread, names)
+    modules.viz.draw_frequency_vs_samples(path, sizes, mean, spread, names)
     return [path]
 
 
@@ -389,18 +384,20 @@ class _Measured:
     iou: float
 
 
-def _check_against_truth(survey: _Survey, selection: DatasetSelection, settings: Settings, directory: Path) -> _Check:
+def _check_against_truth(
+    survey: _Survey, selection: DatasetSelection, settings: Settings, modules: StageModules, directory: Path
+) -> _Check:
     """Score the boxes that the configuration gives, and audit the heads."""
     from lab.audit import draw_random_sets, summarize_audit
 
-    truths = _read_truths(settings)
+    truths = _read_truths(settings, modules)
     paths = [source.path for source in survey.sources if source.id in truths]
     if not paths:
         raise ValueError(
             f"Expected {settings.data.ground_truth} to hold boxes for the ids of the attention files, such as "
             f"{survey.ids[0]!r}, but got none of them. Choose the key of the ids with data.id_field."
         )
-    plan, origin = _box_plan(settings, selection)
+    plan, origin = _box_plan(settings, selection, modules)
     num_layers, num_heads = selection.counts.shape
     heads = plan.fixed_heads or selection.heads
     fixed = [[layer * num_heads + head for layer, head in heads]]
@@ -422,41 +419,37 @@ def _check_against_truth(survey: _Survey, selection: DatasetSelection, settings:
         audits(), frequency=selection.frequency, fixed=heads, skip_layers=settings.logic.skip_layers
     )
     lines = [*_describe_scores(ious, len(truths), origin), *_describe_audit(audit)]
-    return _Check(lines, _scores(ious), _write_audit(directory, audit, settings))
+    return _Check(lines, _scores(ious), _write_audit(directory, audit, settings, modules))
 
 
-def _read_truths(settings: Settings) -> dict[str, Box]:
-    from evaluate_boxes import read_truths
-
-    truths, problems = read_truths(str(settings.data.ground_truth), settings.data.id_field)
+def _read_truths(settings: Settings, modules: StageModules) -> dict[str, Box]:
+    truths, problems = modules.evaluate_boxes.read_truths(str(settings.data.ground_truth), settings.data.id_field)
     for problem in problems:
         logger.warning("Ground truth left out: %s", problem)
     return {truth.id: truth.box_xyxy for truth in truths}
 
 
-def _box_plan(settings: Settings, selection: DatasetSelection) -> tuple[Plan, str]:
+def _box_plan(settings: Settings, selection: DatasetSelection, modules: StageModules) -> tuple[Plan, str]:
     """How boxes are made for the scores: heads of the file, if there is one, else as the threshold's scope says."""
     logic = settings.logic
     if logic.heads_file is not None and Path(find_in_project(logic.heads_file)).is_file():
-        return make_plan(settings, Steps(box=True)), f"heads of {logic.heads_file}"
+        return make_plan(settings, Steps(box=True), modules), f"heads of {logic.heads_file}"
     free = dataclasses.replace(settings, logic=dataclasses.replace(logic, heads_file=None))
     if logic.threshold.scope == "sample":
-        return Plan(free, Steps(box=True)), "heads chosen for each image"
-    return Plan(free, Steps(box=True), fixed_heads=tuple(selection.heads)), "the heads found here"
+        return Plan(free, Steps(box=True), modules), "heads chosen for each image"
+    return Plan(free, Steps(box=True), modules, fixed_heads=tuple(selection.heads)), "the heads found here"
 
 
 def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan: Plan) -> _Measured:
-    from bbox import box_iou
-    from evaluate_boxes import audit_sample
-
+    modules = plan.modules
     collected = files.load_attention(path)
     truth_xyxy = truths[collected.sample.id]
     smoothing, mask = plan.settings.logic.smoothing, plan.settings.logic.mask
-    choice = choose_for(collected, _score_table(collected, plan.settings), plan)
+    choice = choose_for(collected, _score_table(collected, plan.settings, modules), plan)
     box_xyxy = localize_choice(collected, choice, plan).box_xyxy
     audit = None
     if plan.settings.data.audit:
-        audit = audit_sample(
+        audit = modules.evaluate_boxes.audit_sample(
             collected.attention,
             collected.grid,
             collected.image_size_wh,
@@ -467,7 +460,7 @@ def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan:
             region=mask.region,
             relative_threshold=mask.relative_threshold,
         )
-    return _Measured(audit, 0.0 if box_xyxy is None else box_iou(box_xyxy, truth_xyxy))
+    return _Measured(audit, 0.0 if box_xyxy is None else modules.bbox.box_iou(box_xyxy, truth_xyxy))
 
 
 def _scores(ious: Sequence[float]) -> dict[str, float]:
@@ -490,15 +483,13 @@ def _describe_audit(audit: HeadAudit) -> list[str]:
     ]
 
 
-def _write_audit(directory: Path, audit: HeadAudit, settings: Settings) -> list[Path]:
+def _write_audit(directory: Path, audit: HeadAudit, settings: Settings, modules: StageModules) -> list[Path]:
     csv_path, json_path, figure_path = (directory / f"head_audit.{ending}" for ending in ("csv", "json", "png"))
     _write_csv(csv_path, audit.rows())
     files.save_json(json_path, audit.to_dict())
     if not settings.save_fig:
         return [csv_path, json_path]
-    import viz
-
-    viz.draw_head_audit(
+    modules.viz.draw_head_audit(
         figure_path,
         audit.frequency,
         audit.means["box_iou"],
