@@ -18,7 +18,17 @@ from typing import Any, Callable, Optional
 
 from lab import files
 from lab.command_line import quote_text_values
-from lab.config import PROJECT_ROOT, ConfigError, ModelSettings, Settings, explain, register_schema, text_keys, validate
+from lab.config import (
+    PROJECT_ROOT,
+    ConfigError,
+    ModelSettings,
+    Settings,
+    explain,
+    help_text,
+    register_schema,
+    text_keys,
+    validate,
+)
 from lab.files import OutputPaths
 from lab.flow import (
     Collector,
@@ -380,9 +390,15 @@ def _run_hydra(task: Callable[[Any], None], arguments: Sequence[str]) -> None:
     """Let Hydra compose the configuration and call the task: once, or for each job of a sweep."""
     import hydra
 
+    config_dir = PROJECT_ROOT / "conf"
+    quoted = quote_text_values(arguments, text_keys())
+    overrides = [argument for argument in quoted if argument not in {"--help", "-h"}]
+    if len(overrides) < len(quoted) and not any(argument.startswith("-") for argument in overrides):
+        print(help_text(overrides, config_dir))
+        return
     register_schema()
-    with _hydra_process_state(["pipeline.py", *quote_text_values(arguments, text_keys())]):
-        hydra.main(version_base="1.3", config_path=str(PROJECT_ROOT / "conf"), config_name="config")(task)()
+    with _hydra_process_state(["pipeline.py", *quoted]):
+        hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(task)()
 
 
 @contextmanager
