@@ -525,9 +525,9 @@ def _only_layers(language_model: Any, stop_layer: int | None) -> Iterator[None]:
 def _short_last_layer(language_model: Any) -> Iterator[None]:
     """Cut the last layer down to the last token once its keys and values are stored, for a while.
 
-    For a prefill, whose output nobody reads. What follows the cache, the output projection and the MLP, is three quarters
-    of the layer's work; its results for one token are added to all tokens, so every shape stays as it was. Stopping
-    with an exception would spare the attention too, but break through the hooks of others, which then never end.
+    For a prefill, whose output nobody reads. What follows the cache, the output projection and the MLP, is about three
+    quarters of the layer's work; its results for one token are added to all tokens, so every shape stays as it was.
+    Stopping with an exception would spare the attention too, but break through the hooks of others, which never end.
     """
 
     def cut(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
