@@ -71,3 +71,9 @@ def make_image(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker is left with one of them at the end."""
+    longest_first = ("test_readme", "test_end_to_end", "test_benchmarks", "test_picturebook_train", "test_pipeline")
+    items.sort(key=lambda item: next((n for n, name in enumerate(longest_first) if name in item.nodeid), 99))
