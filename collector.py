@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 from collections import deque
@@ -328,8 +329,8 @@ class AttentionCollector:
         device, language_model = self.bundle.device, self.bundle.model.model.language_model
         images, tokens = (torch.tensor(index, device=device) for index in zip(*branches.ends))
         first, last = self._patch_range(branches.prompt)
-        with _keeping(language_model, lambda weights: weights[images, :, tokens, first:last]):
-            outputs = language_model(
+        with _kept_rows(language_model, lambda weights: weights[images, :, tokens, first:last]) as rows:
+            language_model(
                 input_ids=torch.from_numpy(branches.ids).to(device),
                 position_ids=torch.from_numpy(branches.positions).to(device),
                 attention_mask=branches.mask(self.bundle.dtype, device),
@@ -337,7 +338,7 @@ class AttentionCollector:
                 use_cache=True,
                 output_attentions=True,
             )
-        return torch.stack(outputs.attentions).float().cpu().numpy()
+        return torch.stack(rows).float().cpu().numpy()
 
     def _patch_range(self, prompt: EncodedPrompt) -> tuple[int, int]:
         """Positions of the patches: the image's, less a class token before them."""
@@ -358,7 +359,7 @@ class AttentionCollector:
         ids = torch.tensor([question.prompt.input_ids], device=self.bundle.device)
         first, last = self._patch_range(question.prompt)
         language_model = model.model.language_model
-        with torch.inference_mode(), _keeping(language_model, lambda weights: weights[:, :, -1, first:last]):
+        with torch.inference_mode(), _kept_rows(language_model, lambda weights: weights[:, :, -1, first:last]) as rows:
             outputs = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -368,10 +369,10 @@ class AttentionCollector:
                 **self._generation_options(),
             )
         text = self.bundle.tokenizer.decode(outputs.sequences[0, ids.shape[1] :], skip_special_tokens=True).strip()
-        if not getattr(outputs, "attentions", None) or any(step is None for step in outputs.attentions[0]):
+        if not rows or not getattr(outputs, "attentions", None) or any(step is None for step in outputs.attentions[0]):
             return self._forward_instead(picture, question, text)
         # Beams are copies of one another until the first step is over, so the first one's row is everyone's.
-        attention = torch.stack([layer[0] for layer in outputs.attentions[0]]).float().cpu().numpy()
+        attention = torch.stack([layer[0] for layer in rows]).float().cpu().numpy()
         meta: dict[str, Any] = {"attention_source": "generate", "generated_text": text}
         if self.num_beams > 1:
             meta["beam"] = f"0 of {self.num_beams}; all are equal at the first step"
@@ -543,24 +544,43 @@ def _short_last_layer(language_model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _keeping(language_model: Any, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Cut every layer's attention weights down as soon as they are computed.
+def _kept_rows(language_model: Any, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Cut every layer's attention weights down as soon as they are computed, and keep what is left of the first pass.
 
-    With `output_attentions=True` the model then returns the cut weights, and no layer's whole matrix outlives it.
+    The layers' own forward is wrapped, since versions of transformers differ in whether they record the attentions that
+    a model returns before or after a module's hooks; so they all record the cut ones, and no whole matrix outlives its
+    layer.
+
+    Yields:
+        The list of kept rows, one entry a layer, filled by the first forward pass that follows.
     """
+    modules = [layer.self_attn for layer in language_model.layers]
+    genuine = [vars(module).get("forward") for module in modules]
+    rows: list[torch.Tensor] = []
 
-    def cut(module: Any, inputs: Any, output: tuple) -> tuple:
-        if output[1] is None:
-            return output
-        return (output[0], select(output[1]), *output[2:])
+    def cutting(forward: Callable[..., tuple]) -> Callable[..., tuple]:
+        @functools.wraps(forward)
+        def cut(*args: Any, **options: Any) -> tuple:
+            output = forward(*args, **options)
+            if output[1] is None:
+                return output
+            selected = select(output[1])
+            if len(rows) < len(modules):
+                rows.append(selected)
+            return (output[0], selected, *output[2:])
 
-    # In front of other hooks, with which newer versions of transformers record the weights.
-    handles = [layer.self_attn.register_forward_hook(cut, prepend=True) for layer in language_model.layers]
+        return cut
+
+    for module in modules:
+        module.forward = cutting(module.forward)
     try:
-        yield
+        yield rows
     finally:
-        for handle in handles:
-            handle.remove()
+        for module, before in zip(modules, genuine):
+            if before is None:
+                del module.forward
+            else:  # another library had wrapped it already
+                module.forward = before
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
