@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP_FLAGS ?=
 RUN := $(VENV)/bin/python
 # One worker a core, so one thread a worker; the tests of a file stay together, since some build on others' results.
-TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile
+TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test fast lint format oldest bench figures examples clean
