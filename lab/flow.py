@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
@@ -100,7 +99,6 @@ class Plan:
         modules: The stage modules that make them.
         fixed_heads: (layer, head) of the heads to use unchanged, or None to choose them.
         heads_file: The file that names them, if any.
-        draw_lock: Figures are drawn one at a time, since matplotlib shares state between threads.
     """
 
     settings: Settings
@@ -108,7 +106,6 @@ class Plan:
     modules: StageModules
     fixed_heads: Optional[tuple[tuple[int, int], ...]] = None
     heads_file: Optional[HeadsFile] = None
-    draw_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def stop_layer(self) -> Optional[int]:
@@ -413,19 +410,18 @@ def _draw(result: ItemResult, plan: Plan, paths: OutputPaths) -> Any:
     assert result.localization is not None, "a figure shows a box"
     collected, smoothing = result.collected, plan.settings.logic.smoothing
     image = load_image(_find_image(collected.sample))
-    with plan.draw_lock:
-        figure = plan.modules.viz.draw_top_heads(
-            paths.figure if plan.steps.figure else None,
-            image,
-            _chosen_maps(collected, result.choice),
-            collected.grid,
-            result.choice,
-            result.localization,
-            collected.sample.query,
-            sigma=smoothing.sigma,
-            truncate=smoothing.truncate,
-            model_name=str(collected.meta.get("model_name") or "") or None,
-        )
+    figure = plan.modules.viz.draw_top_heads(
+        paths.figure if plan.steps.figure else None,
+        image,
+        _chosen_maps(collected, result.choice),
+        collected.grid,
+        result.choice,
+        result.localization,
+        collected.sample.query,
+        sigma=smoothing.sigma,
+        truncate=smoothing.truncate,
+        model_name=str(collected.meta.get("model_name") or "") or None,
+    )
     return figure if plan.steps.show else None
 
 
