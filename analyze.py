@@ -63,15 +63,15 @@ def score_heads(
     check_one_of("entropy_shares", entropy_shares, ENTROPY_SHARES)
     maps = _stack_maps(attention, grid_shape)
     # Summed in float64: the mean of a constant map is then exact, and no cell exceeds it.
-    sums = maps.reshape(len(maps), -1).sum(axis=1, dtype=np.float64)
+    sums = np.einsum("mc->m", maps.reshape(len(maps), -1), dtype=np.float64)
     _check_finite(sums, attention.shape[1])
-    cells = _component_cells(maps, sums / (grid_shape[0] * grid_shape[1]), binarize_threshold)
-    entropy, num_components = _component_entropy(cells, entropy_shares, num_maps=len(maps))
+    runs = _foreground_runs(maps, sums / (grid_shape[0] * grid_shape[1]), binarize_threshold)
+    entropy, num_components = _component_entropy(runs, grid_shape[1] + 1, entropy_shares, num_maps=len(maps))
     shape = attention.shape[:2]
     return HeadTable(
         attn_sum=sums.reshape(shape),
         spatial_entropy=entropy.reshape(shape),
-        bottom_row_focus=_bottom_row_focus(cells, grid_shape[0], num_maps=len(maps)).reshape(shape),
+        bottom_row_focus=_bottom_row_focus(runs, grid_shape[0], num_maps=len(maps)).reshape(shape),
         num_components=num_components.reshape(shape),
     )
 
@@ -103,62 +103,105 @@ def _check_finite(sums: np.ndarray, num_heads: int) -> None:
 
 
 @dataclass(frozen=True)
-class _ComponentCells:
-    """The cells that belong to components, of all maps: which map, row, component (from 0) and excess over the mean."""
+class _Runs:
+    """Horizontal runs of neighbouring cells above the cutoff, of all maps, in the order of the maps and their cells.
+
+    Attributes:
+        map_index: `[runs]` which map.
+        row: `[runs]` which row of the grid.
+        start: `[runs]` position of the first cell, in maps with an empty column and an empty row after them.
+        end: `[runs]` position of the last cell.
+        num_cells: `[runs]`.
+        mass: `[runs]` float64, excess over the map's mean.
+    """
 
     map_index: np.ndarray
     row: np.ndarray
-    component: np.ndarray
-    excess: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    num_cells: np.ndarray
+    mass: np.ndarray
 
 
-def _component_cells(maps: np.ndarray, means: np.ndarray, binarize_threshold: float) -> _ComponentCells:
-    """Binarise and label all maps `[maps, rows, cols]` with one call.
-
-    The maps lie side by side, an empty column after each, and columns without a cell are taken out down to one where a
-    gap must stay: few long lines label two to three times as fast as a three-dimensional stack.
-    """
-    from scipy.ndimage import label
-
+def _foreground_runs(maps: np.ndarray, means: np.ndarray, binarize_threshold: float) -> _Runs:
+    """Binarise all maps `[maps, rows, cols]` and gather the cells of each row into runs."""
     num_maps, rows, cols = maps.shape
     means = means.astype(np.float32)
-    side_by_side = np.zeros((rows, num_maps, cols + 1), dtype=bool)
     cutoff = means + np.float32(binarize_threshold)
-    # Compared where the maps lie one after the other in memory: transposed values are slow to read, bools are not.
-    side_by_side[:, :, :cols] = (maps > cutoff[:, None, None]).transpose(1, 0, 2)
-    foreground = side_by_side.reshape(rows, -1)
-    occupied = foreground.any(axis=0)
-    columns = np.flatnonzero(occupied | np.roll(occupied, 1))
-    taken = np.take(foreground, columns, axis=1)
-    labels, _ = label(taken, structure=np.ones((3, 3), dtype=bool))
+    cells = np.flatnonzero(maps > cutoff[:, None, None])
+    # 32-bit integers divide several times as fast.
+    index = cells.astype(np.int32) if num_maps * (rows + 1) * (cols + 1) < 2**31 else cells
+    row_of_all = index // cols
+    position = index + row_of_all  # an empty column after each row parts its last cell from the first of the next
+    is_first = np.ones(len(cells), dtype=bool)
+    np.not_equal(position[1:], position[:-1] + 1, out=is_first[1:])
+    first = np.flatnonzero(is_first)
+    num_cells = np.diff(first, append=len(cells))
 
-    cells = np.flatnonzero(taken)  # where the labels are not 0, but found faster in bools
-    row = cells // max(len(columns), 1)
-    position = cells - row * len(columns)
-    map_of_column, col = np.divmod(columns, cols + 1)
-    map_index = map_of_column[position]
-    value = maps.reshape(-1)[(map_of_column * rows * cols + col)[position] + row * cols]
-    return _ComponentCells(map_index, row, labels.reshape(-1)[cells] - 1, value - means[map_index])
+    row_of_all = row_of_all[first]
+    map_index = row_of_all // rows
+    start = position[first] + map_index * (cols + 1)  # and an empty row parts one map from the next
+    # Sums of a few float32 are exact in float64, so that no run comes out at or below the mean that it exceeds.
+    total = np.bincount(np.repeat(np.arange(len(first)), num_cells), weights=maps.reshape(-1)[cells])
+    return _Runs(
+        map_index=map_index,
+        row=row_of_all - map_index * rows,
+        start=start,
+        end=start + num_cells.astype(start.dtype) - 1,
+        num_cells=num_cells,
+        mass=total - num_cells * means[map_index],
+    )
 
 
-def _component_entropy(cells: _ComponentCells, entropy_shares: str, num_maps: int) -> tuple[np.ndarray, np.ndarray]:
+def _label_runs(runs: _Runs, row_stride: int) -> tuple[np.ndarray, int]:
+    """Number the 8-connected components of all maps with one call: `[runs]` component, from 0, and how many there are.
+
+    Runs that touch are linked, and scipy labels the graph: it has far fewer nodes than the maps have cells.
+    `row_stride` is the number of positions from a cell to the one below it.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    # Each run is linked to those of the row above that end no further left than one column before it ...
+    first_above = np.searchsorted(runs.end, runs.start - (row_stride + 1))
+    furthest = runs.end - (row_stride - 1)
+    touches = runs.start[first_above] <= furthest
+    num_above = touches.astype(np.int32)
+    below = np.flatnonzero(touches)
+    while len(below):  # ... and begin no further right than one column after it.
+        below = below[runs.start[first_above[below] + num_above[below]] <= furthest[below]]
+        num_above[below] += 1
+    pointers = np.zeros(len(num_above) + 1, dtype=np.int32)
+    np.cumsum(num_above, out=pointers[1:])
+    links = np.repeat(first_above.astype(np.int32) - pointers[:-1], num_above)
+    links += np.arange(len(links), dtype=np.int32)
+    graph = csr_array((np.ones(len(links)), links, pointers), shape=2 * (len(first_above),))
+    num_components, component = connected_components(graph, directed=False)
+    return component, num_components
+
+
+def _component_entropy(
+    runs: _Runs, row_stride: int, entropy_shares: str, num_maps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Entropy over components, and number of components, `[maps]` each."""
-    weights = cells.excess if entropy_shares == "mass" else None
-    sizes = np.bincount(cells.component, weights=weights)
-    map_of_component = np.empty(len(sizes), dtype=np.intp)
-    map_of_component[cells.component] = cells.map_index
+    component, num_components = _label_runs(runs, row_stride)
+    weights = runs.mass if entropy_shares == "mass" else runs.num_cells
+    sizes = np.bincount(component, weights=weights, minlength=num_components)
+    map_of_component = np.empty(num_components, dtype=np.intp)
+    map_of_component[component] = runs.map_index
     shares = sizes / np.bincount(map_of_component, weights=sizes, minlength=num_maps)[map_of_component]
     entropy = np.bincount(map_of_component, weights=-shares * np.log(shares), minlength=num_maps)
-    num_components = np.bincount(map_of_component, minlength=num_maps)
-    return np.where(num_components > 0, entropy, np.inf), num_components
+    components_each = np.bincount(map_of_component, minlength=num_maps)
+    return np.where(components_each > 0, entropy, np.inf), components_each
 
 
-def _bottom_row_focus(cells: _ComponentCells, rows: int, num_maps: int) -> np.ndarray:
+def _bottom_row_focus(runs: _Runs, rows: int, num_maps: int) -> np.ndarray:
     """Whether more than `BOTTOM_ROW_SHARE` of the components' excess lies in the last row, `[maps]` bool."""
     if rows < 2:
         return np.zeros(num_maps, dtype=bool)
-    total = np.bincount(cells.map_index, weights=cells.excess, minlength=num_maps)
-    in_bottom_row = np.bincount(cells.map_index, weights=cells.excess * (cells.row == rows - 1), minlength=num_maps)
+    total = np.bincount(runs.map_index, weights=runs.mass, minlength=num_maps)
+    bottom = runs.row == rows - 1
+    in_bottom_row = np.bincount(runs.map_index[bottom], weights=runs.mass[bottom], minlength=num_maps)
     return in_bottom_row > BOTTOM_ROW_SHARE * total
 
 
@@ -238,6 +281,7 @@ def choose_heads(
     rules: SelectionRules,
     fixed_heads: Sequence[tuple[int, int]] | None = None,
     manual_heads: Sequence[tuple[int, int]] = (),
+    ranked: Sequence[HeadScore] | None = None,
 ) -> HeadChoice:
     """Choose the heads to use for one sample: fixed ones unchanged, else manual ones that pass, else the best ranked.
 
@@ -247,6 +291,7 @@ def choose_heads(
         fixed_heads: (layer, head) of the model's fixed heads, used unchanged and in this order.
         manual_heads: (layer, head) in order; those that pass the threshold and the filters are used, at most `top_k`.
             If none passes, the heads are chosen automatically.
+        ranked: What `rank_heads` gave for this table by the same rules, where that is known already.
 
     Returns:
         The choice, its source, and notes on everything that did not go the plain way.
@@ -260,28 +305,34 @@ def choose_heads(
         return HeadChoice(_scores_of(table, fixed_heads, "heads_file"), "heads_file")
     threshold = selection_threshold(table, rules)
     if not len(manual_heads):
-        return _choose_automatically(table, rules, threshold, ())
+        return _choose_automatically(table, rules, threshold, (), ranked)
     passing, notes = _split_manual(table, rules, threshold, manual_heads)
     if passing:
         if len(passing) > rules.top_k:
             notes += (f"{len(passing)} manual heads passed; top_k={rules.top_k} uses the first {rules.top_k}.",)
         return HeadChoice(passing[: rules.top_k], "manual", notes)
     notes += ("No manual head passed, so the heads were chosen automatically.",)
-    return _choose_automatically(table, rules, threshold, notes)
+    return _choose_automatically(table, rules, threshold, notes, ranked)
 
 
 def _choose_automatically(
-    table: HeadTable, rules: SelectionRules, threshold: float, notes: tuple[str, ...]
+    table: HeadTable,
+    rules: SelectionRules,
+    threshold: float,
+    notes: tuple[str, ...],
+    ranked: Sequence[HeadScore] | None,
 ) -> HeadChoice:
     """The `top_k` best ranked heads, with notes on filling up and on too few."""
-    ranked = _rank_indices(table, threshold, rules.min_keep, rules.skip_layers, rules.bottom_row_filter)
+    if ranked is None:
+        best = _rank_indices(table, threshold, rules.min_keep, rules.skip_layers, rules.bottom_row_filter)
+        ranked = _scores_at(table, best[: rules.top_k])
     if not len(ranked):
         raise ValueError(
             f"Expected at least one head of layers {rules.skip_layers} to {table.num_layers - 1} to have a map with a "
             "component away from the bottom row, but got none. Check the attention, or set another "
             "logic.entropy.binarize_threshold."
         )
-    chosen = tuple(_scores_at(table, ranked[: rules.top_k]))
+    chosen = tuple(ranked[: rules.top_k])
     filled = [score.name for score in chosen if score.attn_sum < threshold]
     if filled:
         notes += (f"Filled up below the threshold {threshold:.4g} with the largest sums: {', '.join(filled)}.",)
@@ -344,7 +395,7 @@ def _scores_at(table: HeadTable, indices: np.ndarray) -> list[HeadScore]:
     # Columns as lists first: reading hundreds of heads out of the arrays number by number takes several times as long.
     arrays = (table.attn_sum, table.spatial_entropy, table.bottom_row_focus, table.num_components)
     columns = [*np.divmod(indices, table.num_heads), *(array.reshape(-1)[indices] for array in arrays)]
-    return [HeadScore(*values) for values in zip(*(column.tolist() for column in columns))]
+    return list(map(HeadScore._make, zip(*(column.tolist() for column in columns))))
 
 
 def _allowed_heads(bottom_row_focus: np.ndarray, skip_layers: int, bottom_row_filter: bool) -> np.ndarray:

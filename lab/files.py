@@ -554,7 +554,7 @@ def _gzip(data: bytes, level: int) -> bytes:
 
 def save_analysis(path: PathLike, scores: Sequence[HeadScore]) -> None:
     """Write the ranked heads, best first, as a pickled list of dictionaries."""
-    atomic_write(path, pickle.dumps([_score_to_dict(score) for score in scores], protocol=_PICKLE_PROTOCOL))
+    atomic_write(path, pickle.dumps([score._asdict() for score in scores], protocol=_PICKLE_PROTOCOL))
 
 
 def load_analysis(path: PathLike) -> list[HeadScore]:
@@ -600,7 +600,7 @@ def bbox_record(sample: Sample, localization: Localization, choice: HeadChoice) 
         "query": sample.query,
         "bbox_xyxy": None if box is None else [float(edge) for edge in box],
         "image_size": list(localization.image_size_wh),
-        "selected_heads": [_score_to_dict(score) for score in choice.heads],
+        "selected_heads": [score._asdict() for score in choice.heads],
         "heads_source": choice.source,
         "heads_notes": list(choice.notes),
     }
@@ -669,10 +669,6 @@ def save_json(path: PathLike, value: Any) -> None:
     """Write valid JSON (infinities and NaN become null), indented, in UTF-8."""
     text = json.dumps(_finite_or_null(_to_plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write(path, (text + "\n").encode("utf-8", "backslashreplace"))
-
-
-def _score_to_dict(score: HeadScore) -> dict[str, Any]:
-    return asdict(score)
 
 
 def _to_plain(value: Any) -> Any:

@@ -300,7 +300,7 @@ def _choose(result: ItemResult, plan: Plan) -> ItemResult:
         binarize_threshold=rules.binarize_threshold,
         entropy_shares=rules.entropy_shares,
     )
-    ranked: Sequence[HeadScore] = ()
+    ranked: Optional[Sequence[HeadScore]] = None
     if plan.steps.analysis:
         ranked = analyze.rank_heads(
             table,
@@ -309,17 +309,20 @@ def _choose(result: ItemResult, plan: Plan) -> ItemResult:
             skip_layers=rules.skip_layers,
             bottom_row_filter=rules.bottom_row_filter,
         )
-    choice = choose_for(collected, table, plan) if plan.steps.box else None
-    return dataclasses.replace(result, ranked=tuple(ranked), choice=choice)
+    choice = choose_for(collected, table, plan, ranked) if plan.steps.box else None
+    return dataclasses.replace(result, ranked=tuple(ranked or ()), choice=choice)
 
 
-def choose_for(collected: CollectedAttention, table: Any, plan: Plan) -> HeadChoice:
+def choose_for(
+    collected: CollectedAttention, table: Any, plan: Plan, ranked: Optional[Sequence[HeadScore]] = None
+) -> HeadChoice:
     """Choose the heads to use for one sample: the plan's fixed ones, the manual ones that pass, or the best ranked.
 
     Args:
         collected: The sample's attention.
         table: The scores of its heads, `lab.head_scores.HeadTable`.
         plan: How to choose.
+        ranked: The heads ranked by the same rules, where that is done already.
 
     Returns:
         The choice, with notes on all that did not go the plain way; they are logged, too.
@@ -333,6 +336,7 @@ def choose_for(collected: CollectedAttention, table: Any, plan: Plan) -> HeadCho
         rules=selection_rules(plan.settings),
         fixed_heads=plan.fixed_heads,
         manual_heads=plan.settings.logic.manual_head_indices,
+        ranked=ranked,
     )
     level = logging.INFO if plan.settings.logic.manual_heads else logging.DEBUG
     for note in choice.notes:

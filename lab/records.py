@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -137,9 +137,10 @@ class CollectedAttention:
         return self.attention.shape[1]
 
 
-@dataclass(frozen=True)
-class HeadScore:
+class HeadScore(NamedTuple):
     """What the two criteria say of one head on one sample. Layer and head are 0-based.
+
+    A tuple with names, since a sample has hundreds: it takes a third of the time that a dataclass does.
 
     Attributes:
         layer: Layer of the language model.

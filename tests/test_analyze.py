@@ -266,7 +266,7 @@ class TestRankHeads:
         ranked = rank_heads(table, threshold=0.0, bottom_row_filter=False)
         assert ranked == [table.score(layer, head) for layer in (3, 2) for head in (2, 1, 0)]
         kinds = [int, int, float, float, bool, int]
-        assert all([type(value) for value in vars(score).values()] == kinds for score in ranked)
+        assert all([type(value) for value in score] == kinds for score in ranked)
 
     def test_sums_are_compared_by_value_and_not_by_head_number(self):
         # Heads with low numbers hold the high sums and the reverse: a mixed-up index keeps just the wrong ones.
