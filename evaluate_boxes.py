@@ -367,6 +367,7 @@ def audit_sample(
     truth_xyxy: Box,
     *,
     head_sets: np.ndarray,
+    per_image_heads: Sequence[tuple[int, int]],
     sigma: float,
     truncate: float,
     region: str,
@@ -380,6 +381,7 @@ def audit_sample(
         image_size_wh: Width and height of the original image.
         truth_xyxy: Ground-truth box, half-open, in pixels.
         head_sets: `[sets, K]` int, heads as `layer * num_heads + head`: first the fixed ones, then random draws.
+        per_image_heads: (layer, head) of the heads that the criteria choose for this sample; none where they find none.
         sigma: Smoothing, as in `bbox.localize`; so are the other three.
         truncate: See there.
         region: See there.
@@ -399,17 +401,19 @@ def audit_sample(
     )
     masks, boxes_xyxy = localized(smoothed)
     # Smoothing is linear, so that the sum of smoothed maps serves every set.
-    combined = np.concatenate([smoothed[head_sets].sum(axis=1), smoothed.sum(axis=0, keepdims=True)])
-    _, set_boxes_xyxy = localized(combined)
-    set_ious = box_ious(set_boxes_xyxy, np.array(truth_xyxy))
+    per_image = [layer * shape[1] + head for layer, head in per_image_heads]
+    sums = [smoothed[head_sets].sum(axis=1), smoothed.sum(axis=0)[None], smoothed[per_image].sum(axis=0)[None]]
+    _, set_boxes_xyxy = localized(np.concatenate(sums))
+    *set_ious, all_heads_iou, per_image_iou = box_ious(set_boxes_xyxy, np.array(truth_xyxy))
     return SampleAudit(
         box_iou=box_ious(boxes_xyxy, np.array(truth_xyxy)).reshape(shape),
         mask_iou=measure_masks(masks, coverage, visible, truth_xyxy, grid).reshape(shape),
         pointing=measure_pointing(maps, truth_xyxy, grid).reshape(shape),
         enrichment=measure_enrichment(maps, coverage, visible).reshape(shape),
         auroc=measure_auroc(maps, coverage, visible).reshape(shape),
-        set_ious=set_ious[:-1],
-        all_heads_iou=float(set_ious[-1]),
+        set_ious=np.array(set_ious),
+        all_heads_iou=float(all_heads_iou),
+        per_image_iou=float(per_image_iou),
         image_iou=box_iou(image_xyxy, truth_xyxy),
     )
 

@@ -8,6 +8,8 @@ The verdict is "these heads look at the target" if and only if
    image, each time with a two-sided p below 0.01, and
 2. each fixed head gives the target more than its share of attention (enrichment above 1) and ranks its cells above
    others (AUROC above 0.5), on average.
+
+Beside the verdict stands how heads chosen anew for each image, by the same criteria, compare with the fixed ones.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class SampleAudit:
         auroc: `[layers, heads]` chance that a cell of the target has more attention than another one.
         set_ious: `[sets]` IoU of the box of each set of heads: the fixed ones, then the random draws.
         all_heads_iou: IoU of the box of all heads' sum.
+        per_image_iou: IoU of the box of the heads that the criteria choose for this image alone.
         image_iou: IoU of the whole image.
     """
 
@@ -49,10 +52,12 @@ class SampleAudit:
     auroc: np.ndarray
     set_ious: np.ndarray
     all_heads_iou: float
+    per_image_iou: float
     image_iou: float
 
 
 PER_HEAD = ("box_iou", "mask_iou", "pointing", "enrichment", "auroc")
+PER_SAMPLE = ("set_ious", "all_heads_iou", "per_image_iou", "image_iou")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ class HeadAudit:
         frequency: `[layers, heads]` selection frequency.
         fixed: (layer, head) of the fixed heads.
         fixed_iou: Mean IoU of the fixed heads' boxes.
-        rivals: Random heads, all heads, whole image.
+        rivals: Random heads, all heads, whole image: what the verdict compares with.
+        per_image: Heads chosen for each image by the same criteria; they do not enter the verdict.
         spearman: Rank correlation, over the heads that may be chosen, between selection frequency and mean IoU of a
             head's own box; NaN where one of them is constant.
         spearman_p: Its two-sided p-value.
@@ -98,6 +104,7 @@ class HeadAudit:
     fixed: tuple[tuple[int, int], ...]
     fixed_iou: float
     rivals: tuple[Rival, ...]
+    per_image: Rival
     spearman: float
     spearman_p: float
     verdict: str
@@ -110,16 +117,21 @@ class HeadAudit:
             "fixed": [list(head) for head in self.fixed],
             "fixed_iou": self.fixed_iou,
             "rivals": [vars(rival) for rival in self.rivals],
+            "per_image": vars(self.per_image),
             "spearman": None if np.isnan(self.spearman) else self.spearman,
             "spearman_p": None if np.isnan(self.spearman_p) else self.spearman_p,
             "looks_at_target": self.looks_at_target,
             "verdict": self.verdict,
         }
 
+    def ranked_heads(self) -> list[tuple[int, int]]:
+        """(layer, head) of every head, best IoU of the own box first."""
+        order = np.argsort(self.rank, axis=None, kind="stable")
+        return [divmod(int(index), self.rank.shape[1]) for index in order]
+
     def rows(self) -> list[dict[str, Any]]:
         """Rows of `head_audit.csv`, best rank first."""
-        order = np.argsort(self.rank, axis=None, kind="stable")
-        return [self._row(*divmod(int(index), self.rank.shape[1])) for index in order]
+        return [self._row(*head) for head in self.ranked_heads()]
 
     def _row(self, layer: int, head: int) -> dict[str, Any]:
         return {
@@ -289,13 +301,13 @@ def summarize_audit(
     Raises:
         ValueError: If there is no sample.
     """
-    means, set_ious, all_heads_ious, image_ious = _gather(samples)
-    fixed_ious = set_ious[:, 0]
+    means, ious = _gather(samples)
+    set_ious, fixed_ious = ious["set_ious"], ious["set_ious"][:, 0]
     rng = np.random.default_rng(seed)
     rivals = (
         _random_rival(set_ious),
-        _paired_rival("all heads", fixed_ious, all_heads_ious, rng),
-        _paired_rival("whole image", fixed_ious, image_ious, rng),
+        _paired_rival("all heads", fixed_ious, ious["all_heads_iou"], rng),
+        _paired_rival("whole image", fixed_ious, ious["image_iou"], rng),
     )
     fixed = tuple((int(layer), int(head)) for layer, head in fixed)
     reasons = _reasons_against(float(fixed_ious.mean()), rivals, means, fixed)
@@ -308,6 +320,7 @@ def summarize_audit(
         fixed=fixed,
         fixed_iou=float(fixed_ious.mean()),
         rivals=rivals,
+        per_image=_paired_rival("heads per image", fixed_ious, ious["per_image_iou"], rng),
         spearman=spearman,
         spearman_p=spearman_p,
         verdict=f"These heads do not look at the target: {'; '.join(reasons)}."
@@ -338,20 +351,19 @@ def sign_flip_p_value(differences: np.ndarray, rng: np.random.Generator, flips: 
     return (reached + 1) / (flips + 1)
 
 
-def _gather(samples: Iterable[SampleAudit]) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Means over the samples, NaN left out, `[layers, heads]`; IoUs of sets `[samples, sets]`, all heads and images."""
+def _gather(samples: Iterable[SampleAudit]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Means over samples, NaN left out, `[layers, heads]`; IoUs of each sample, `[samples]` or `[samples, sets]`."""
     totals: dict[str, np.ndarray] = {}
     counts: dict[str, np.ndarray] = {}
-    set_ious, all_heads_ious, image_ious = [], [], []
+    ious: dict[str, list[Any]] = {name: [] for name in PER_SAMPLE}
     for sample in samples:
         for name in PER_HEAD:
             values = getattr(sample, name)
             totals[name] = totals.get(name, 0.0) + np.nan_to_num(values, nan=0.0)
             counts[name] = counts.get(name, 0) + ~np.isnan(values)
-        set_ious.append(sample.set_ious)
-        all_heads_ious.append(sample.all_heads_iou)
-        image_ious.append(sample.image_iou)
-    if not set_ious:
+        for name in PER_SAMPLE:
+            ious[name].append(getattr(sample, name))
+    if not totals:
         raise ValueError(
             "Expected at least one sample with a ground truth to audit heads with, but got none. "
             "Check that data.ground_truth has the ids of the attention files."
@@ -360,7 +372,7 @@ def _gather(samples: Iterable[SampleAudit]) -> tuple[dict[str, np.ndarray], np.n
         name: np.divide(totals[name], counts[name], out=np.full(totals[name].shape, np.nan), where=counts[name] > 0)
         for name in PER_HEAD
     }
-    return means, np.stack(set_ious), np.array(all_heads_ious), np.array(image_ious)
+    return means, {name: np.array(values) for name, values in ious.items()}
 
 
 def _random_rival(set_ious: np.ndarray) -> Rival:

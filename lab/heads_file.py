@@ -7,12 +7,15 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lab.files import atomic_write
 from lab.head_scores import DatasetScores, DatasetSelection
+
+if TYPE_CHECKING:
+    from lab.audit import HeadAudit
 
 INDEX_BASE = 0
 NUM_RUNNERS_UP = 10
@@ -107,6 +110,22 @@ def heads_file_from_selection(
         inputs_sha256=inputs_sha256,
         rules=dict(rules),
         source="stage=batch_analyze",
+    )
+
+
+def heads_file_from_labels(audit: HeadAudit, *, top_k: int, model_name: str, template: str) -> HeadsFile:
+    """The heads whose own boxes fit the ground truth best: chosen with labels, as a bound for those chosen without."""
+    ranked = [FixedHead(*head, float(audit.frequency[head])) for head in audit.ranked_heads()]
+    num_layers, num_heads = audit.rank.shape
+    return HeadsFile(
+        model_name=model_name,
+        template=template,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        heads=tuple(ranked[:top_k]),
+        runners_up=tuple(ranked[top_k : top_k + NUM_RUNNERS_UP]),
+        num_samples=audit.num_samples,
+        source="stage=batch_analyze: chosen with ground truth, by the mean IoU of each head's own box",
     )
 
 

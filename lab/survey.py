@@ -419,7 +419,7 @@ def _check_against_truth(
         audits(), frequency=selection.frequency, fixed=heads, skip_layers=settings.logic.skip_layers
     )
     lines = [*_describe_scores(ious, len(truths), origin), *_describe_audit(audit)]
-    return _Check(lines, _scores(ious), _write_audit(directory, audit, settings, modules))
+    return _Check(lines, _scores(ious), _write_audit(directory, audit, survey, settings, modules))
 
 
 def _read_truths(settings: Settings, modules: StageModules) -> dict[str, Box]:
@@ -445,7 +445,8 @@ def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan:
     collected = files.load_attention(path)
     truth_xyxy = truths[collected.sample.id]
     smoothing, mask = plan.settings.logic.smoothing, plan.settings.logic.mask
-    choice = choose_for(collected, _score_table(collected, plan.settings, modules), plan)
+    table = _score_table(collected, plan.settings, modules)
+    choice = choose_for(collected, table, plan)
     box_xyxy = localize_choice(collected, choice, plan).box_xyxy
     audit = None
     if plan.settings.data.audit:
@@ -455,12 +456,24 @@ def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan:
             collected.image_size_wh,
             truth_xyxy,
             head_sets=head_sets,
+            per_image_heads=_heads_per_image(table, plan),
             sigma=smoothing.sigma,
             truncate=smoothing.truncate,
             region=mask.region,
             relative_threshold=mask.relative_threshold,
         )
     return _Measured(audit, 0.0 if box_xyxy is None else modules.bbox.box_iou(box_xyxy, truth_xyxy))
+
+
+def _heads_per_image(table: HeadTable, plan: Plan) -> tuple[tuple[int, int], ...]:
+    """The heads that the criteria choose for one sample alone; none where no head passes the filters."""
+    try:
+        indices: tuple[tuple[int, int], ...] = plan.modules.analyze.choose_heads(
+            table, rules=selection_rules(plan.settings)
+        ).indices
+    except ValueError:
+        return ()
+    return indices
 
 
 def _scores(ious: Sequence[float]) -> dict[str, float]:
@@ -475,7 +488,8 @@ def _describe_scores(ious: Sequence[float], num_truths: int, origin: str) -> lis
 
 
 def _describe_audit(audit: HeadAudit) -> list[str]:
-    rivals = ", ".join(f"{rival.name} {rival.mean_iou:.4f} (p {rival.p_value:.2g})" for rival in audit.rivals)
+    compared = (*audit.rivals, audit.per_image)
+    rivals = ", ".join(f"{rival.name} {rival.mean_iou:.4f} (p {rival.p_value:.2g})" for rival in compared)
     return [
         f"audit   mean IoU of the fixed heads {audit.fixed_iou:.4f}; {rivals}",
         f"        Spearman of frequency and IoU {audit.spearman:+.2f} (p {audit.spearman_p:.2g})",
@@ -483,12 +497,27 @@ def _describe_audit(audit: HeadAudit) -> list[str]:
     ]
 
 
-def _write_audit(directory: Path, audit: HeadAudit, settings: Settings, modules: StageModules) -> list[Path]:
+def _write_audit(
+    directory: Path, audit: HeadAudit, survey: _Survey, settings: Settings, modules: StageModules
+) -> list[Path]:
+    """Write the audit, its figure, and the heads that the labels would choose: an upper bound to compare with."""
+    from lab.heads_file import heads_file_from_labels, write_heads_file
+
     csv_path, json_path, figure_path = (directory / f"head_audit.{ending}" for ending in ("csv", "json", "png"))
+    heads_path = directory / "labelled_heads.yaml"
+    written = [csv_path, json_path, heads_path]
     _write_csv(csv_path, audit.rows())
     files.save_json(json_path, audit.to_dict())
+    best_by_label = heads_file_from_labels(
+        audit,
+        top_k=settings.logic.top_k,
+        model_name=survey.origin.model_name,
+        template=survey.origin.template,
+    )
+    write_heads_file(heads_path, best_by_label)
     if not settings.save_fig:
-        return [csv_path, json_path]
+        return written
+    compared = (*audit.rivals, audit.per_image)
     modules.viz.draw_head_audit(
         figure_path,
         audit.frequency,
@@ -496,8 +525,8 @@ def _write_audit(directory: Path, audit: HeadAudit, settings: Settings, modules:
         fixed=audit.fixed,
         spearman=audit.spearman,
         p_value=audit.spearman_p,
-        bar_names=["fixed heads", *(rival.name for rival in audit.rivals)],
-        bar_values=[audit.fixed_iou, *(rival.mean_iou for rival in audit.rivals)],
-        bar_sd=[0.0, *(rival.sd for rival in audit.rivals)],
+        bar_names=["fixed heads", *(rival.name for rival in compared)],
+        bar_values=[audit.fixed_iou, *(rival.mean_iou for rival in compared)],
+        bar_sd=[0.0, *(rival.sd for rival in compared)],
     )
-    return [csv_path, json_path, figure_path]
+    return [*written, figure_path]

@@ -515,8 +515,8 @@ class TestAudit:
         sets = np.concatenate([fixed_flat, draw_random_sets(fixed, NUM_LAYERS, NUM_HEADS, draws=300)])
         measured = (
             audit_sample(
-                sample.attention, self.grid, (160, 160), sample.truth_xyxy(self.grid), head_sets=sets, sigma=0.0,
-                truncate=4.0, region="largest", relative_threshold=1.0,
+                sample.attention, self.grid, (160, 160), sample.truth_xyxy(self.grid), head_sets=sets,
+                per_image_heads=[SINK_HEADS[0]], sigma=0.0, truncate=4.0, region="largest", relative_threshold=1.0,
             )
             for sample in samples
         )  # fmt: skip
@@ -530,6 +530,8 @@ class TestAudit:
         assert audit.fixed_iou > 0.95
         assert [rival.name for rival in audit.rivals] == ["random heads", "all heads", "whole image"]
         assert all(rival.p_value < 0.01 and rival.mean_iou < audit.fixed_iou for rival in audit.rivals)
+        assert audit.per_image.mean_iou < 0.5  # the sink head that stands for it
+        assert audit.per_image.p_value < 0.01
         assert audit.spearman > 0.2
         assert audit.spearman_p < 0.05
         json.dumps(audit.to_dict(), allow_nan=False)
@@ -565,7 +567,7 @@ class TestAudit:
             measure = np.full((1, 2), 0.5)
             return SampleAudit(
                 measure, measure, measure, np.array([[2.0, np.nan]]), np.array([[auroc, 0.5]]), np.array([fixed, draw]),
-                everything, 0.1,
+                everything, 0.65, 0.1,
             )  # fmt: skip
 
         audit = summarize_audit(
@@ -574,6 +576,7 @@ class TestAudit:
         )  # fmt: skip
         assert audit.fixed_iou == pytest.approx(0.7)
         assert [rival.mean_iou for rival in audit.rivals] == pytest.approx([0.3, 0.4, 0.1])
+        assert (audit.per_image.name, audit.per_image.mean_iou) == ("heads per image", pytest.approx(0.65))
         assert audit.means["auroc"][0].tolist() == pytest.approx([0.9, 0.5])
         assert np.isnan(audit.means["enrichment"][0, 1])
         assert audit.rank.tolist() == [[1, 1]]

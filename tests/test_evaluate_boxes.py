@@ -263,10 +263,9 @@ class TestAuditSample:
     size = (160, 120)
     rule = {"sigma": 0.0, "truncate": 4.0, "region": "largest", "relative_threshold": 1.0}
 
-    def measure(self, sample, head_sets):
-        return audit_sample(
-            sample.attention, self.grid, self.size, self.truth(sample), head_sets=np.array(head_sets), **self.rule
-        )
+    def measure(self, sample, head_sets, per_image_heads=()):
+        options = {"head_sets": np.array(head_sets), "per_image_heads": per_image_heads, **self.rule}
+        return audit_sample(sample.attention, self.grid, self.size, self.truth(sample), **options)
 
     def truth(self, sample):
         x0, y0, x1, y1 = sample.truth_xyxy(self.grid)
@@ -294,12 +293,14 @@ class TestAuditSample:
         sample = self.sample()
         flat = [layer * NUM_HEADS + head for layer, head in LOCALIZATION_HEADS]
         sinks = [layer * NUM_HEADS + head for layer, head in SINK_HEADS] + [11]
-        measured = self.measure(sample, [flat, sinks])
+        measured = self.measure(sample, [flat, sinks], SINK_HEADS[:2])
         maps = sample.attention.reshape(-1, *GRID_SHAPE)
         from bbox import box_iou
 
-        for indices, iou in zip((flat, sinks, range(len(maps))), (*measured.set_ious, measured.all_heads_iou)):
+        head_sets = (flat, sinks, range(len(maps)), sinks[:2])
+        for indices, iou in zip(head_sets, (*measured.set_ious, measured.all_heads_iou, measured.per_image_iou)):
             box = localize(maps[list(indices)], self.grid, self.size, **self.rule).box_xyxy
             assert iou == pytest.approx(box_iou(box, self.truth(sample)))
         x0, y0, x1, y1 = self.truth(sample)
         assert measured.image_iou == pytest.approx((x1 - x0) * (y1 - y0) / (160 * 120))
+        assert self.measure(sample, [flat]).per_image_iou == 0  # no head passed, so that there is no box

@@ -46,7 +46,7 @@ from lab.config import (
     ThresholdSettings,
 )
 from lab.files import OutputPaths
-from lab.heads_file import FixedHead, HeadsFile, write_heads_file
+from lab.heads_file import FixedHead, HeadsFile, read_heads_file, write_heads_file
 from lab.records import Sample
 from lab.summaries import format_table
 from pipeline import run, single_id
@@ -708,7 +708,13 @@ def test_batch_analyze_checks_heads_and_boxes_against_ground_truth(surveyed, tmp
     assert result.scores["acc@0.75"] == 1.0
     assert any("These heads look at the target." in line for line in result.lines)
     assert (result_dir(tmp_path) / "head_audit.csv").is_file()
-    assert json.loads((result_dir(tmp_path) / "head_audit.json").read_text())["looks_at_target"] is True
+    audit = json.loads((result_dir(tmp_path) / "head_audit.json").read_text())
+    assert audit["looks_at_target"] is True
+    # The criteria choose the planted heads for each image, too.
+    assert audit["per_image"] == {"name": "heads per image", "mean_iou": 1.0, "sd": 0.0, "p_value": 1.0}
+    labelled = read_heads_file(result_dir(tmp_path) / "labelled_heads.yaml")
+    assert set(labelled.first(3)) == set(LOCALIZATION_HEADS)
+    assert labelled.source.startswith("stage=batch_analyze: chosen with ground truth")
     scores_only = run(replace(surveyed, data=replace(surveyed.data, audit=False)), fake.load)
     assert scores_only.scores == result.scores
     assert not any("look at the target" in line for line in scores_only.lines)
