@@ -318,7 +318,10 @@ class AttentionCollector:
         model = self.bundle.model.model
         cache = DynamicCache()
         language_model = model.language_model
-        with _attention(language_model, self.bundle.prefill_attention), _short_last_layer(language_model):
+        with contextlib.ExitStack() as shortened:
+            shortened.enter_context(_attention(language_model, self.bundle.prefill_attention))
+            shortened.enter_context(_short_last_layer(language_model))
+            shortened.enter_context(_short_unused_vision_layers(model))
             model(input_ids=prefix, pixel_values=pixels, past_key_values=cache, use_cache=True)
         return cache
 
@@ -541,6 +544,36 @@ def _short_last_layer(language_model: Any) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def _short_unused_vision_layers(model: Any) -> Iterator[None]:
+    """Cut the vision tower down to one token above the layer whose output LLaVA takes, for a while.
+
+    LLaVA-1.5 takes the output of the last layer but one. Layers are not taken out, since the layer to take counts from
+    the last one.
+    """
+
+    def cut(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][:, :1], *inputs[1:])
+
+    handles = [layer.register_forward_pre_hook(cut) for layer in _unused_vision_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _unused_vision_layers(model: Any) -> list[Any]:
+    """Layers of the vision tower above the deepest whose output goes to the language model."""
+    taken = model.config.vision_feature_layer
+    depth = model.config.vision_config.num_hidden_layers
+    # Output number 0 is the embedding, and the last one that of the last layer.
+    deepest = max(index % (depth + 1) for index in ([taken] if isinstance(taken, int) else taken))
+    stacks = (getattr(module, "layers", ()) for module in model.vision_tower.modules())
+    layers = next((stack for stack in stacks if len(stack) == depth), [])
+    return list(layers[deepest:])
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def analyze_here(attention: np.ndarray, grid_shape: tuple[int, int] = GRID_7B) -
     """Score all heads, rank those that pass, and choose three."""
     table = score_heads(attention, grid_shape)
     ranked = rank_heads(table)
-    choose_heads(table, rules=SelectionRules())
+    choose_heads(table, rules=SelectionRules(), ranked=ranked)
     return table, ranked
 
 

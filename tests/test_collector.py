@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,6 +261,32 @@ def test_prefill_spares_the_last_layers_output(stop_layer, bundle, samples, monk
     assert prefill == [prompt_length - branches[0]] * (len(prefill) - 2) + [1, 1]
     assert len(branches) == len(prefill)
     assert len(set(branches)) == 1
+
+
+def test_prefill_spares_vision_layers_whose_output_nobody_takes(bundle, samples):
+    """The tower's features come from before its last layer, which sees one token of the prefill."""
+    tower = bundle.model.model.vision_tower
+    layers = next(module.layers for module in tower.modules() if hasattr(module, "layers"))
+    lengths = []
+    handles = [
+        layer.register_forward_hook(lambda _, inputs, output: lengths.append(inputs[0].shape[1])) for layer in layers
+    ]
+    list(AttentionCollector(bundle).collect(samples[:1]))
+    for handle in handles:
+        handle.remove()
+    assert bundle.model.config.vision_feature_layer == -2
+    assert lengths == [bundle.visual_tokens + 1] * (len(layers) - 1) + [1]
+
+
+@pytest.mark.parametrize(("taken", "num_unused"), [(-1, 0), (-2, 1), (4, 0), (2, 2), ([-2, 1], 1), ([-4, -3], 2)])
+def test_vision_layers_above_the_deepest_taken_are_unused(taken, num_unused):
+    layers = [torch.nn.Identity() for _ in range(4)]
+    tower = torch.nn.Module()
+    tower.layers = torch.nn.ModuleList(layers)
+    config = SimpleNamespace(vision_feature_layer=taken, vision_config=SimpleNamespace(num_hidden_layers=4))
+    unused = collector._unused_vision_layers(SimpleNamespace(config=config, vision_tower=tower))
+    assert unused == layers[4 - num_unused :]
+
 
 
 def test_whole_attention_matrices_do_not_pile_up(bundle, pictures, monkeypatch):

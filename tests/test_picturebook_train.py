@@ -104,3 +104,30 @@ def test_packed_branches_see_the_prefix_and_themselves_alone(tmp_path):
     assert packed.first[0].sum() == len(packed.target[0])
     start = packed.prefix_words
     assert torch.equal(packed.positions[0, start : start + 16], start + packed.patch_index[0])
+
+
+def test_head_dropout_silences_whole_heads_of_later_layers_while_training():
+    torch.manual_seed(0)
+    model = train.build_model(text_layers=2, text_heads=4)
+    dropout = train.HeadDropout(model)
+    seen = []
+    for layer in model.model.language_model.layers:
+        layer.self_attn.o_proj.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0]))
+
+    def heads(share):
+        seen.clear()
+        dropout.share = share
+        dropout.chance.manual_seed(1)
+        with torch.no_grad():
+            model.model.language_model(input_ids=torch.arange(6).repeat(8, 1))
+        return [states.unflatten(-1, (4, -1)) for states in seen]
+
+    first, second = heads(0.5)
+    silent = (second == 0).all(dim=(1, 3))
+    assert not (first == 0).all(dim=(1, 3)).any()
+    assert 0 < silent.float().mean() < 1
+    whole = heads(0.0)[1]
+    kept = ~silent[:, None, :, None].expand_as(whole)
+    assert torch.allclose(second[kept], 2 * whole[kept])  # the others make up for them
+    model.eval()
+    assert torch.equal(heads(0.5)[1], whole)

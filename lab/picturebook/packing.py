@@ -32,12 +32,14 @@ class Stage:
         patches: Image patches that the language model sees of each image, drawn by chance at their true positions
             (dropping most of them makes the search for binding several times as fast), or None for all.
         weights: Weight of each expression template in use, or None for the world's own mixture.
+        head_dropout: Share of attention heads silenced by chance.
     """
 
     name: str
     steps: int
     patches: Optional[int]
     weights: Optional[Mapping[str, float]]
+    head_dropout: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -44,28 +44,31 @@ def to_pixels(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def drop_heads(model: LlavaForConditionalGeneration, share: float, rng: torch.Generator) -> None:
-    """Silence heads of all layers but the first by chance, a new draw for each sequence, while training.
+class HeadDropout:
+    """Silences heads of all layers but the first by chance, a new draw for each sequence, while the model trains.
 
     With one head alone to read the answer from the image there would be one localization head; so several learn it.
 
-    Args:
-        model: The picture-book LLaVA.
-        share: Share of heads silenced; the others are scaled up to make up for them.
-        rng: Source of chance, on the CPU.
+    Attributes:
+        share: Share of heads silenced; the others are scaled up to make up for them. 0 silences none.
+        chance: Source of chance, on the CPU.
     """
-    layers = model.model.language_model.layers
-    num_heads = model.config.text_config.num_attention_heads
 
-    def silence(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Optional[tuple[torch.Tensor]]:
-        if not model.training:
+    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+        """Watch a picture-book LLaVA; nothing is silenced until there is a share."""
+        self.share = 0.0
+        self.chance = torch.Generator()
+        self._model = model
+        self._num_heads = model.config.text_config.num_attention_heads
+        for layer in model.model.language_model.layers[1:]:
+            layer.self_attn.o_proj.register_forward_pre_hook(self._silence)
+
+    def _silence(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Optional[tuple[torch.Tensor]]:
+        if not self.share or not self._model.training:
             return None
-        heads = inputs[0].unflatten(-1, (num_heads, -1))
-        kept = torch.rand(len(heads), 1, num_heads, 1, generator=rng) >= share
-        return ((heads * (kept.to(heads) / (1.0 - share))).flatten(-2),)
-
-    for layer in layers[1:]:
-        layer.self_attn.o_proj.register_forward_pre_hook(silence)
+        heads = inputs[0].unflatten(-1, (self._num_heads, -1))
+        kept = torch.rand(len(heads), 1, self._num_heads, 1, generator=self.chance) >= self.share
+        return ((heads * (kept.to(heads) / (1.0 - self.share))).flatten(-2),)
 
 
 def optimisers(parameters: Sequence[tuple[str, nn.Parameter]], rate: float) -> list[torch.optim.Optimizer]:
@@ -112,8 +115,7 @@ class Trainer:
         self.model = build_model(text_layers=options.text_layers, text_heads=options.text_heads).to(self.device)
         self.shards = draw_shards(self.work, TRAIN_SEED, options.shards, options.scenes_each, options.workers)
         self.validation = load_shard(draw_shards(self.work, VALIDATION_SEED, 1, VALIDATION_SCENES)[0])
-        self.head_chance = torch.Generator()
-        drop_heads(self.model, options.head_dropout, self.head_chance)
+        self.head_dropout = HeadDropout(self.model)
         self.started = time.time()
 
     def autocast(self) -> torch.autocast:
@@ -193,13 +195,14 @@ class Trainer:
     def _run_stage(self, stage: Stage, begin: int, end: int, total: int, steppers: Any, features: Any, path: Path,
                    parts: dict[str, nn.Module]) -> None:  # fmt: skip
         packer = Packer(self.model.config.image_seq_length, self.options.queries)
+        self.head_dropout.share = stage.head_dropout
         losses, hits = [], []
         for step, shard_path, indices, rng in self.batches("language", begin, self.options.language_batch):
             if step >= end:
                 break
             shard, shard_features = features.of(shard_path)
             packed = packer.pack(shard, indices, stage, rng)
-            self.head_chance.manual_seed(step)
+            self.head_dropout.chance.manual_seed(step)
             with self.autocast():
                 loss, hit = self._answer_loss(packed, shard_features)
             apply_step(loss, steppers, learning_rate(step, total, self.options.language_rate))
@@ -289,13 +292,13 @@ class _FeatureCache:
 
 
 def stages_from(options: argparse.Namespace) -> list[Stage]:
-    """Binding first, on few patches; then every template, the hard ones most; then the whole picture."""
+    """Binding first, on few patches and with all heads; then every template, the hard ones most; then the whole picture."""
     simple = {"color_kind": 8.0, "kind": 2.0, "color": 1.0}
     every = {name: 4.0 if name in {"position", "relation"} else 2.0 for name in TEMPLATES}
     return [
         Stage("bind", options.bind_steps, options.bind_patches, simple),
-        Stage("widen", options.widen_steps, options.widen_patches, every),
-        Stage("whole", options.whole_steps, None, every),
+        Stage("widen", options.widen_steps, options.widen_patches, every, options.head_dropout),
+        Stage("whole", options.whole_steps, None, every, options.head_dropout),
     ]
 
 
@@ -312,7 +315,7 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--scenes-each", type=int, default=2000)
     add("--workers", type=int, default=2, help="processes that draw scenes")
     add("--save-every", type=int, default=250, help="steps between checkpoints")
-    add("--text-layers", type=int, default=4)
+    add("--text-layers", type=int, default=6)
     add("--text-heads", type=int, default=8)
     add("--queries", type=int, default=12, help="queries packed with each image")
     add("--vision-steps", type=int, default=1300)
@@ -320,12 +323,12 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--vision-rate", type=float, default=2e-3)
     add("--language-batch", type=int, default=32)
     add("--language-rate", type=float, default=2e-3)
-    add("--head-dropout", type=float, default=0.25, help="share of heads silenced in training")
-    add("--bind-steps", type=int, default=750)
+    add("--head-dropout", type=float, default=0.25, help="share of heads silenced after the first stage")
+    add("--bind-steps", type=int, default=1300)
     add("--bind-patches", type=int, default=64)
-    add("--widen-steps", type=int, default=1200)
+    add("--widen-steps", type=int, default=1600)
     add("--widen-patches", type=int, default=96)
-    add("--whole-steps", type=int, default=350)
+    add("--whole-steps", type=int, default=400)
     return parser.parse_args(arguments)
 
 
