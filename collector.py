@@ -572,7 +572,7 @@ def _unused_vision_layers(model: Any) -> list[Any]:
     # Output number 0 is the embedding, and the last one that of the last layer.
     deepest = max(index % (depth + 1) for index in ([taken] if isinstance(taken, int) else taken))
     stacks = (getattr(module, "layers", ()) for module in model.vision_tower.modules())
-    layers = next((stack for stack in stacks if len(stack) == depth), [])
+    layers: Sequence[Any] = next((stack for stack in stacks if len(stack) == depth), ())
     return list(layers[deepest:])
 
 

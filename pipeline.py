@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Callable, Optional
 
 from lab import files
+from lab.attention_files import load_attention
 from lab.command_line import quote_text_values
 from lab.config import (
     PROJECT_ROOT,
@@ -29,7 +30,6 @@ from lab.config import (
     text_keys,
     validate,
 )
-from lab.files import OutputPaths
 from lab.flow import (
     Collector,
     CollectorLoader,
@@ -41,6 +41,7 @@ from lab.flow import (
     make_plan,
     run_samples,
 )
+from lab.paths import OutputPaths, find_attention_file
 from lab.records import Sample
 from lab.rows import RowFailure, RowFields, group_by_image, read_rows
 from lab.run_state import FailureLog, WantedFiles, claim_directory, find_finished
@@ -265,8 +266,8 @@ def _run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> Stag
 def _run_stored(settings: Settings, steps: Steps) -> StageResult:
     """Finish a stored attention file; the results go beside it."""
     plan = make_plan(settings, steps, StageModules())
-    path = files.find_attention_file(settings.data.attention_file or "")
-    collected = files.load_attention(path, settings.data.image_file)
+    path = find_attention_file(settings.data.attention_file or "")
+    collected = load_attention(path, settings.data.image_file)
     return _show_and_describe(finish_sample(collected, plan, OutputPaths.beside(path, settings.logic.top_k)))
 
 
@@ -306,9 +307,9 @@ def _prepare_directory(plan: Plan, samples: Sequence[Sample]) -> frozenset[str]:
         wanted = WantedFiles(plan.steps.attention, plan.steps.figure)
         finished = find_finished(directory, samples, plan.fingerprint, wanted, top_k)
     pending = [OutputPaths(directory, sample.id, top_k) for sample in samples if sample.id not in finished]
-    for paths in pending:  # a sample that is being redone is not done, should this run be stopped
-        paths.bbox_json.unlink(missing_ok=True)
-    files.remove_partial_files(directory, (path for paths in pending for path in paths.all_paths()))
+    for wanted_paths in pending:  # a sample that is being redone is not done, should this run be stopped
+        wanted_paths.bbox_json.unlink(missing_ok=True)
+    files.remove_partial_files(directory, (path for wanted_paths in pending for path in wanted_paths.all_paths()))
     return finished
 
 

@@ -41,7 +41,8 @@ def collect(side: str, queries: int, path: str) -> dict[str, float]:
 def batch_analyze(directory: str) -> dict[str, float]:
     """The stage `batch_analyze` over a directory of attention files."""
     import pipeline
-    from lab.files import list_attention_files, load_attention
+    from lab.attention_files import load_attention
+    from lab.paths import list_attention_files
 
     load_attention(list_attention_files(directory)[0])  # imports torch
     with tempfile.TemporaryDirectory() as name:

@@ -15,7 +15,7 @@ from benchmarks.baseline import PlainScore, analyze_plain, read_plain
 from benchmarks.context import Context
 from benchmarks.inputs import GRID_7B, make_attention, write_attention_files, write_predictions
 from benchmarks.measure import Row, run_child, run_python, time_in_turn
-from lab.files import load_attention
+from lab.attention_files import load_attention
 from lab.head_scores import HeadTable, SelectionRules
 from lab.records import HeadScore
 

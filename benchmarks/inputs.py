@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.files import OutputPaths, save_attention
+from lab.attention_files import save_attention
+from lab.paths import OutputPaths
 from lab.records import CollectedAttention, Grid, Sample
 
 PICTURE_WH = (640, 480)

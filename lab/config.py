@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional, Sequence
 
 from lab import config_errors
+from lab.attention_files import ATTENTION_DTYPES
 from lab.config_errors import ConfigError
-from lab.files import ATTENTION_DTYPES, find_attention_file
+from lab.paths import find_attention_file
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

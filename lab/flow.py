@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from lab import files
+from lab.attention_files import round_attention, save_attention
 from lab.background import map_in_background
 from lab.config import PROJECT_ROOT, ConfigError, ModelSettings, Settings, model_directory_name
-from lab.files import OutputPaths
+from lab.paths import OutputPaths
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
 from lab.rows import RowFailure
 from lab.run_state import fingerprint
@@ -245,7 +246,7 @@ def finish_sample(collected: CollectedAttention, plan: Plan, paths: OutputPaths)
         ValueError: No head passes the filters, or the image cannot be read.
     """
     steps = plan.steps
-    rounded = files.round_attention(collected.attention, plan.settings.storage.attention.dtype)
+    rounded = round_attention(collected.attention, plan.settings.storage.attention.dtype)
     result = ItemResult(dataclasses.replace(collected, attention=rounded))
     written: list[Path] = []
     if steps.attention:
@@ -396,9 +397,7 @@ def _chosen_maps(collected: CollectedAttention, choice: HeadChoice | None) -> np
 def _write_attention(result: ItemResult, plan: Plan, paths: OutputPaths) -> list[Path]:
     storage = plan.settings.storage.attention
     path = paths.attention(storage.compress)
-    meta = files.save_attention(
-        path, result.collected, dtype=storage.dtype, compress=storage.compress, level=storage.level
-    )
+    meta = save_attention(path, result.collected, dtype=storage.dtype, compress=storage.compress, level=storage.level)
     files.save_meta_json(paths.meta_json, meta)
     if not storage.keep_meta_pickle:
         return [path, paths.meta_json]

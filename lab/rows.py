@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from lab.files import JsonlLine, PathLike, read_jsonl
+from lab.files import JsonlLine, read_jsonl
+from lab.paths import PathLike
 from lab.records import Sample
 
 

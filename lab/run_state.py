@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.files import OutputPaths, append_jsonl_line, atomic_write, load_bbox_json, read_jsonl, save_json
+from lab.files import append_jsonl_line, atomic_write, load_bbox_json, read_jsonl, save_json
+from lab.paths import OutputPaths
 from lab.records import Sample
 from lab.rows import RowFailure
 

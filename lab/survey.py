@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 import numpy as np
 
 from lab import files
+from lab.attention_files import load_attention
 from lab.background import map_in_background
 from lab.config import Settings
 from lab.flow import Plan, StageModules, Steps, choose_for, find_in_project, localize_choice, make_plan, selection_rules
+from lab.paths import list_attention_files
 from lab.records import CollectedAttention
 from lab.summaries import describe_files, format_table
 
@@ -157,7 +159,7 @@ def attention_dirs(settings: Settings) -> tuple[str, ...]:
 
 def _read_all(settings: Settings, modules: StageModules) -> _Survey:
     """Score every file of every directory."""
-    by_directory = [files.list_attention_files(directory) for directory in attention_dirs(settings)]
+    by_directory = [list_attention_files(directory) for directory in attention_dirs(settings)]
     directory_of = {path: number for number, paths in enumerate(by_directory) for path in paths}
     if not directory_of:
         raise ValueError(
@@ -202,7 +204,7 @@ def _read_each(
 
 
 def _score(path: Path, settings: Settings, modules: StageModules) -> tuple[_Source, HeadTable]:
-    collected = files.load_attention(path)
+    collected = load_attention(path)
     source = _Source(path, collected.sample.id, _origin_of(collected, settings))
     return source, _score_table(collected, settings, modules)
 
@@ -442,7 +444,7 @@ def _box_plan(settings: Settings, selection: DatasetSelection, modules: StageMod
 
 def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan: Plan) -> _Measured:
     modules = plan.modules
-    collected = files.load_attention(path)
+    collected = load_attention(path)
     truth_xyxy = truths[collected.sample.id]
     smoothing, mask = plan.settings.logic.smoothing, plan.settings.logic.mask
     table = _score_table(collected, plan.settings, modules)

@@ -288,7 +288,6 @@ def test_vision_layers_above_the_deepest_taken_are_unused(taken, num_unused):
     assert unused == layers[4 - num_unused :]
 
 
-
 def test_whole_attention_matrices_do_not_pile_up(bundle, pictures, monkeypatch):
     """What the language model returns are the kept rows alone."""
     shapes = []

@@ -29,7 +29,7 @@ def write_prediction(directory: Path, sample_id: str, box_xyxy, size=(100, 80)) 
     head = HeadScore(3, 1, 0.5, 0.1, False, 1)
     localization = Localization(np.zeros((1, 1)), np.zeros((1, 1), bool), np.zeros((1, 1), bool), box_xyxy, size)
     choice = HeadChoice((head,), "automatic")
-    from lab.files import safe_name
+    from lab.paths import safe_name
 
     save_bbox_json(
         directory / f"{safe_name(sample_id)}_bbox.json", Sample(sample_id, "x.png", "q"), localization, choice

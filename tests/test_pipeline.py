@@ -31,6 +31,7 @@ from fake_collector import (
 
 import pipeline
 from lab import files
+from lab.attention_files import save_attention
 from lab.background import map_in_background
 from lab.config import (
     AttentionStorageSettings,
@@ -45,8 +46,8 @@ from lab.config import (
     StorageSettings,
     ThresholdSettings,
 )
-from lab.files import OutputPaths
 from lab.heads_file import FixedHead, HeadsFile, read_heads_file, write_heads_file
+from lab.paths import OutputPaths, safe_name
 from lab.records import Sample
 from lab.summaries import format_table
 from pipeline import run, single_id
@@ -205,7 +206,7 @@ def test_visualize_reads_a_legacy_file(tmp_path, make_image, fake, caplog) -> No
 def test_visualize_without_its_image_says_so(tmp_path, make_image, fake) -> None:
     image = make_image()
     path = tmp_path / "s.pkl.gz"
-    files.save_attention(path, collect_one(Sample("s", str(tmp_path / "gone.png"), "a")))
+    save_attention(path, collect_one(Sample("s", str(tmp_path / "gone.png"), "a")))
     with pytest.raises(ConfigError, match=r"gone\.png', but found none\. Say where it is with data\.image_file"):
         run(make_settings(tmp_path, "visualize", attention_file=str(path)), fake.load)
     run(make_settings(tmp_path, "visualize", attention_file=str(path), image_file=image), fake.load)
@@ -415,7 +416,7 @@ def test_awkward_ids_become_safe_file_names(tmp_path, fake) -> None:
     ids = ["../up", "a/b", ".hidden", "ünï", "a_meta", "x" * 300]
     path.write_text("".join(json.dumps({**row, "id": sample_id}) + "\n" for sample_id in ids))
     assert run(batch_settings(tmp_path, data_file=str(path)), fake.load).failed == 0
-    assert done_ids(tmp_path) == {files.safe_name(sample_id) for sample_id in ids}
+    assert done_ids(tmp_path) == {safe_name(sample_id) for sample_id in ids}
     assert {load_box(tmp_path, sample_id)["id"] for sample_id in ids} == set(ids)
     assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "out", *(f"image{n}.png" for n in range(3))}
 
@@ -759,7 +760,7 @@ def test_a_damaged_file_is_left_out_and_counted(surveyed, tmp_path, fake, caplog
 
 def test_files_of_two_models_are_refused(surveyed, tmp_path, fake) -> None:
     stranger = replace(collect_one(Sample("zz", "x.png", "a")), meta={"model_name": "other/model"})
-    files.save_attention(result_dir(tmp_path) / "zz.pkl.gz", stranger)
+    save_attention(result_dir(tmp_path) / "zz.pkl.gz", stranger)
     with pytest.raises(ValueError, match=r"of one model and template, but got fake/model .* other/model .*zz\.pkl"):
         run(surveyed, fake.load)
 
@@ -792,7 +793,7 @@ def command_line(tmp_path, monkeypatch):
 
 
 def test_main_prints_the_summary_and_exits_with_0(tmp_path, command_line, capsys) -> None:
-    files.save_attention(tmp_path / "s.pkl.gz", collect_one(Sample("s", "x.png", "a cat, left")))
+    save_attention(tmp_path / "s.pkl.gz", collect_one(Sample("s", "x.png", "a cat, left")))
     assert command_line("stage=analyze", "data.attention_file=s.pkl") == 0
     out = capsys.readouterr().out
     assert "query   'a cat, left' in x.png (160 x 120 px)" in out

@@ -292,7 +292,7 @@ class _FeatureCache:
 
 
 def stages_from(options: argparse.Namespace) -> list[Stage]:
-    """Binding first, on few patches and with all heads; then every template, the hard ones most; then the whole picture."""
+    """Binding first, few patches and all heads; then every template, the hard ones most; then the whole picture."""
     simple = {"color_kind": 8.0, "kind": 2.0, "color": 1.0}
     every = {name: 4.0 if name in {"position", "relation"} else 2.0 for name in TEMPLATES}
     return [
@@ -315,8 +315,8 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--scenes-each", type=int, default=2000)
     add("--workers", type=int, default=2, help="processes that draw scenes")
     add("--save-every", type=int, default=250, help="steps between checkpoints")
-    add("--text-layers", type=int, default=6)
-    add("--text-heads", type=int, default=8)
+    add("--text-layers", type=int, default=4)
+    add("--text-heads", type=int, default=16)
     add("--queries", type=int, default=12, help="queries packed with each image")
     add("--vision-steps", type=int, default=1300)
     add("--vision-batch", type=int, default=32)
@@ -324,11 +324,11 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--language-batch", type=int, default=32)
     add("--language-rate", type=float, default=2e-3)
     add("--head-dropout", type=float, default=0.25, help="share of heads silenced after the first stage")
-    add("--bind-steps", type=int, default=1300)
+    add("--bind-steps", type=int, default=800)
     add("--bind-patches", type=int, default=64)
-    add("--widen-steps", type=int, default=1600)
+    add("--widen-steps", type=int, default=1200)
     add("--widen-patches", type=int, default=96)
-    add("--whole-steps", type=int, default=400)
+    add("--whole-steps", type=int, default=350)
     return parser.parse_args(arguments)
 
 

@@ -1,0 +1,177 @@
+"""Names of the files of a run: what belongs to an id, and where attention files lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+from urllib.parse import quote
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+_MAX_NAME_LENGTH = 160
+
+
+def safe_name(sample_id: str) -> str:
+    """Turn any id into a file name, the same way everywhere, two different ids never into one name.
+
+    Letters, digits, `_`, `-` and `.` stay, all else is percent-encoded as UTF-8. A leading dot is encoded, and so is
+    the last underscore of ids such as `a_meta`, whose attention file would otherwise be the metadata file of `a`. Very
+    long ids are cut and end in `~` with a hash of the whole.
+
+    Args:
+        sample_id: Identifier, any non-empty text.
+
+    Returns:
+        A name of at most 160 ASCII characters.
+
+    Raises:
+        ValueError: The id is empty.
+    """
+    if not sample_id:
+        raise ValueError("Expected an id to be non-empty text, but got ''. Give every row an id.")
+    name = quote(sample_id, safe="", errors="surrogatepass").replace("~", "%7E")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    for ending in ("_meta", "_analysis"):
+        if name.endswith(ending):
+            name = f"{name[: -len(ending)]}%5F{ending[1:]}"
+    if len(name) > _MAX_NAME_LENGTH:
+        digest = hashlib.sha256(sample_id.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+        name = f"{name[: _MAX_NAME_LENGTH - 21]}~{digest}"
+    return name
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """The paths of all files of one id.
+
+    Attributes:
+        directory: Directory of the model, such as `outputs/results/llava-hf-llava-1.5-7b-hf`.
+        id: Identifier of the sample, any text.
+        top_k: Number of heads on the figure; it is part of the figure's name.
+        stem: What the file names begin with; None for the safe name of the id.
+    """
+
+    directory: Path
+    id: str
+    top_k: int = 3
+    stem: str | None = None
+
+    @classmethod
+    def beside(cls, attention_file: PathLike, top_k: int = 3) -> OutputPaths:
+        """Give the paths of all that belongs to an attention file, whatever it is called."""
+        stem = attention_stem(attention_file)
+        return cls(Path(attention_file).parent, stem, top_k, stem)
+
+    def _with(self, ending: str) -> Path:
+        return Path(self.directory) / f"{self.stem or safe_name(self.id)}{ending}"
+
+    def attention(self, compress: bool = True) -> Path:
+        """Path of the attention file."""
+        return self._with(".pkl.gz" if compress else ".pkl")
+
+    @property
+    def meta_json(self) -> Path:
+        """Path of the metadata as JSON."""
+        return self._with("_meta.json")
+
+    @property
+    def meta_pickle(self) -> Path:
+        """Path of the metadata as a pickle."""
+        return self._with("_meta.pkl")
+
+    @property
+    def analysis(self) -> Path:
+        """Path of the ranked heads."""
+        return self._with("_analysis.pkl")
+
+    @property
+    def figure(self) -> Path:
+        """Path of the figure."""
+        return self._with(f"_top{self.top_k}.png")
+
+    @property
+    def mask(self) -> Path:
+        """Path of the mask."""
+        return self._with("_mask.png")
+
+    @property
+    def bbox_json(self) -> Path:
+        """Path of the box; it is written last, so that its presence says that the id is done."""
+        return self._with("_bbox.json")
+
+    def all_paths(self) -> tuple[Path, ...]:
+        """Every path that a run may write for this id."""
+        return (
+            self.attention(True),
+            self.attention(False),
+            self.meta_json,
+            self.meta_pickle,
+            self.analysis,
+            self.figure,
+            self.mask,
+            self.bbox_json,
+        )
+
+
+def attention_stem(path: PathLike) -> str:
+    """Give the file name of an attention file without `.pkl` or `.pkl.gz`, which is the safe name of its id."""
+    name = Path(path).name
+    for ending in (".pkl.gz", ".pkl"):
+        if name.endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def find_attention_file(path: PathLike) -> Path:
+    """Find an attention file under its name or under its twin's: `x.pkl`, `x.pkl.gz` and `x` stand for each other.
+
+    Args:
+        path: Where the file should be.
+
+    Returns:
+        The path that exists.
+
+    Raises:
+        FileNotFoundError: There is neither.
+    """
+    path = Path(path)
+    stem = path.with_name(attention_stem(path))
+    candidates = (path, stem.with_name(stem.name + ".pkl.gz"), stem.with_name(stem.name + ".pkl"))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"Expected an attention file at {path} (or its .pkl / .pkl.gz twin), but found none. "
+        "Make one with stage=collect, or check data.attention_file."
+    )
+
+
+def list_attention_files(directory: PathLike) -> list[Path]:
+    """List the attention files of a directory in name order: each id once, no analysis or metadata pickles.
+
+    Args:
+        directory: Directory of a model's results.
+
+    Returns:
+        Sorted paths; empty where there are none.
+
+    Raises:
+        NotADirectoryError: The directory does not exist.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise NotADirectoryError(
+            f"Expected a directory of attention files at {directory}, but there is none. "
+            "Make one with stage=batch, or check data.batch_attention_dir."
+        )
+    by_stem: dict[str, Path] = {}
+    for path in sorted(directory.iterdir()):
+        stem = attention_stem(path)
+        is_attention = path.name.endswith((".pkl", ".pkl.gz")) and not path.name.startswith(".")
+        if is_attention and not path.name.endswith(("_analysis.pkl", "_meta.pkl")):
+            by_stem[stem] = path
+    return [by_stem[stem] for stem in sorted(by_stem)]
