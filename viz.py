@@ -444,7 +444,7 @@ def draw_head_audit(
     """Draw whether the heads that were chosen often are the ones that look at the target.
 
     Left, each head's selection frequency against its own IoU with the ground truth; right, the fixed heads together
-    against random heads, all heads and the whole image.
+    against heads chosen per image, random heads, all heads and the whole image.
 
     Args:
         path: Where to write, `.png` or `.pdf`; None draws only.
@@ -453,7 +453,7 @@ def draw_head_audit(
         fixed: (layer, head) of the fixed heads.
         spearman: Rank correlation of the two.
         p_value: Its p-value.
-        bar_names: Names of the compared ways, such as fixed, random, all, whole image.
+        bar_names: Names of the compared ways, such as fixed, per-image, random, all heads, whole image.
         bar_values: Score of each.
         bar_sd: Standard deviation of each (0 where there is none); None draws no error bars.
         value_label: What the bars measure.
@@ -468,12 +468,12 @@ def draw_head_audit(
     iou = _finite("iou", iou, shape=frequency.shape)
     heights = _finite("bar_values", bar_values, length=len(bar_names))
     spread = _spread_or_none(bar_sd, len(bar_names))
-    figure, (left, right) = _paper_figure(7.0, 2.9, width_ratios=(1.45, 1.0))
+    figure, (left, right) = _paper_figure(7.2, 2.9, width_ratios=(1.3, 1.0))
     _draw_audit_scatter(left, frequency, iou, fixed)
     _finish(left, f"Spearman {spearman:+.2f}, {_p_text(p_value)}", "selection frequency", "mean IoU of the head's box")
     _percent_ticks(left.xaxis, float(frequency.max()))
     _draw_audit_bars(right, bar_names, heights, spread)
-    _finish(right, "Fixed heads against the rest", "", value_label)
+    _finish(right, "Fixed heads compared", "", value_label)
     _write(figure, path)
     return figure
 

@@ -320,7 +320,7 @@ def summarize_audit(
         fixed=fixed,
         fixed_iou=float(fixed_ious.mean()),
         rivals=rivals,
-        per_image=_paired_rival("heads per image", fixed_ious, ious["per_image_iou"], rng),
+        per_image=_paired_rival("per-image heads", fixed_ious, ious["per_image_iou"], rng),
         spearman=spearman,
         spearman_p=spearman_p,
         verdict=f"These heads do not look at the target: {'; '.join(reasons)}."

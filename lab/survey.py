@@ -490,7 +490,7 @@ def _describe_scores(ious: Sequence[float], num_truths: int, origin: str) -> lis
 
 
 def _describe_audit(audit: HeadAudit) -> list[str]:
-    compared = (*audit.rivals, audit.per_image)
+    compared = (audit.per_image, *audit.rivals)
     rivals = ", ".join(f"{rival.name} {rival.mean_iou:.4f} (p {rival.p_value:.2g})" for rival in compared)
     return [
         f"audit   mean IoU of the fixed heads {audit.fixed_iou:.4f}; {rivals}",
@@ -519,7 +519,7 @@ def _write_audit(
     write_heads_file(heads_path, best_by_label)
     if not settings.save_fig:
         return written
-    compared = (*audit.rivals, audit.per_image)
+    compared = (audit.per_image, *audit.rivals)
     modules.viz.draw_head_audit(
         figure_path,
         audit.frequency,

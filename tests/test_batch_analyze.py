@@ -576,7 +576,7 @@ class TestAudit:
         )  # fmt: skip
         assert audit.fixed_iou == pytest.approx(0.7)
         assert [rival.mean_iou for rival in audit.rivals] == pytest.approx([0.3, 0.4, 0.1])
-        assert (audit.per_image.name, audit.per_image.mean_iou) == ("heads per image", pytest.approx(0.65))
+        assert (audit.per_image.name, audit.per_image.mean_iou) == ("per-image heads", pytest.approx(0.65))
         assert audit.means["auroc"][0].tolist() == pytest.approx([0.9, 0.5])
         assert np.isnan(audit.means["enrichment"][0, 1])
         assert audit.rank.tolist() == [[1, 1]]

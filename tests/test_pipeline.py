@@ -712,7 +712,7 @@ def test_batch_analyze_checks_heads_and_boxes_against_ground_truth(surveyed, tmp
     audit = json.loads((result_dir(tmp_path) / "head_audit.json").read_text())
     assert audit["looks_at_target"] is True
     # The criteria choose the planted heads for each image, too.
-    assert audit["per_image"] == {"name": "heads per image", "mean_iou": 1.0, "sd": 0.0, "p_value": 1.0}
+    assert audit["per_image"] == {"name": "per-image heads", "mean_iou": 1.0, "sd": 0.0, "p_value": 1.0}
     labelled = read_heads_file(result_dir(tmp_path) / "labelled_heads.yaml")
     assert set(labelled.first(3)) == set(LOCALIZATION_HEADS)
     assert labelled.source.startswith("stage=batch_analyze: chosen with ground truth")
