@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -150,13 +151,14 @@ class FailureLog:
 
     def forget(self, line_numbers: Iterable[int | None]) -> None:
         """Drop what earlier runs recorded for these lines of the input, since they are tried again."""
-        if not self.path.is_file():
-            return
         retried = set(line_numbers)
-        rows = [line.row for line in read_jsonl(self.path) if line.row is not None]
-        kept = [row for row in rows if row.get("data_file") != self._data_file or row.get("line") not in retried]
-        if len(kept) < len(rows):
-            self._rewrite(kept)
+        with _one_run_at_a_time(self.path.parent):
+            if not self.path.is_file():
+                return
+            rows = [line.row for line in read_jsonl(self.path) if line.row is not None]
+            kept = [row for row in rows if row.get("data_file") != self._data_file or row.get("line") not in retried]
+            if len(kept) < len(rows):
+                self._rewrite(kept)
 
     def _rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if not rows:
@@ -169,4 +171,27 @@ class FailureLog:
         """Record one failure."""
         record = asdict(failure)
         row = {"line": record["line_number"], "id": record["id"], "reason": record["reason"]}
-        append_jsonl_line(self.path, {**row, "data_file": self._data_file})
+        with _one_run_at_a_time(self.path.parent):
+            append_jsonl_line(self.path, {**row, "data_file": self._data_file})
+
+
+@contextmanager
+def _one_run_at_a_time(directory: Path) -> Iterator[None]:
+    """Keep other runs that share the directory from writing to the failures meanwhile.
+
+    Where locks are not to be had (Windows, some network drives) nothing is kept: there a run that begins may drop a
+    failure that another one records at that very moment.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which unlocks
