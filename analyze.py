@@ -21,6 +21,7 @@ from lab.trials import TrialStatistics, summarize_trials, trial_indices
 
 BOTTOM_ROW_SHARE = 0.5
 """A head looks at the bottom row when more than this share of its map's excess over the mean lies there."""
+_AFTER_SURVIVORS = np.finfo(np.float64).max
 ELBOW_TOLERANCE = 1e-9
 """Distances from the chord closer than this share of the range of values are ties."""
 
@@ -129,27 +130,28 @@ def _foreground_runs(maps: np.ndarray, means: np.ndarray, binarize_threshold: fl
     means = means.astype(np.float32)
     cutoff = means + np.float32(binarize_threshold)
     cells = np.flatnonzero(maps > cutoff[:, None, None])
-    # 32-bit integers divide several times as fast.
-    index = cells.astype(np.int32) if num_maps * (rows + 1) * (cols + 1) < 2**31 else cells
+    # 32-bit integers divide several times as fast; positions are doubled once.
+    index = cells.astype(np.int32) if num_maps * (rows + 1) * (cols + 1) < 2**30 else cells
     row_of_all = index // cols
     position = index + row_of_all  # an empty column after each row parts its last cell from the first of the next
     is_first = np.ones(len(cells), dtype=bool)
     np.not_equal(position[1:], position[:-1] + 1, out=is_first[1:])
     first = np.flatnonzero(is_first)
     num_cells = np.diff(first, append=len(cells))
+    run_of_cell = np.cumsum(is_first) - 1
 
     row_of_all = row_of_all[first]
     map_index = row_of_all // rows
     start = position[first] + map_index * (cols + 1)  # and an empty row parts one map from the next
     # Sums of a few float32 are exact in float64, so that no run comes out at or below the mean that it exceeds.
-    total = np.bincount(np.repeat(np.arange(len(first)), num_cells), weights=maps.reshape(-1)[cells])
+    total = np.bincount(run_of_cell, weights=maps.reshape(-1)[cells])
     return _Runs(
         map_index=map_index,
         row=row_of_all - map_index * rows,
         start=start,
         end=start + num_cells.astype(start.dtype) - 1,
         num_cells=num_cells,
-        mass=total - num_cells * means[map_index],
+        mass=total - num_cells * means.astype(np.float64)[map_index],
     )
 
 
@@ -163,7 +165,7 @@ def _label_runs(runs: _Runs, row_stride: int) -> tuple[np.ndarray, int]:
     from scipy.sparse.csgraph import connected_components
 
     # Each run is linked to those of the row above that end no further left than one column before it ...
-    first_above = np.searchsorted(runs.end, runs.start - (row_stride + 1))
+    first_above = _count_below(runs.end, runs.start - (row_stride + 1))
     furthest = runs.end - (row_stride - 1)
     touches = runs.start[first_above] <= furthest
     num_above = touches.astype(np.int32)
@@ -178,6 +180,16 @@ def _label_runs(runs: _Runs, row_stride: int) -> tuple[np.ndarray, int]:
     graph = csr_array((np.ones(len(links)), links, pointers), shape=2 * (len(first_above),))
     num_components, component = connected_components(graph, directed=False)
     return component, num_components
+
+
+def _count_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """How many values lie below each limit, both ascending integers: `np.searchsorted` takes twice as long.
+
+    Values become odd and limits even, so that a sort mixes them with equal ones behind their limit; the place of the
+    k-th limit, less the k limits before it, is the number of values before it.
+    """
+    mixed = np.sort(np.concatenate([2 * limits, 2 * values + 1]))
+    return np.flatnonzero((mixed & 1) == 0) - np.arange(len(limits))
 
 
 def _component_entropy(
@@ -427,9 +439,9 @@ def _rank(
     sums, entropies, allowed = sums.reshape(flat), entropies.reshape(flat), allowed.reshape(flat)
     usable = allowed & np.isfinite(entropies)
     survives = usable & (sums >= thresholds[:, None])
-    tier = np.where(survives, 0, np.where(usable, 1, 2))
-    # The last key sorts first; lexsort is stable, so that remaining ties go by (layer, head).
-    order = np.lexsort((-sums, np.where(survives, entropies, 0.0), tier))
+    # The last key sorts first: survivors by entropy, then usable heads, then the others. lexsort is stable, so that
+    # remaining ties go by (layer, head).
+    order = np.lexsort((-sums, np.where(survives, entropies, np.where(usable, _AFTER_SURVIVORS, np.inf))))
     num_kept = np.maximum(survives.sum(axis=1), np.minimum(min_keep, usable.sum(axis=1)))
     return _Ranking(order, num_kept)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from analyze import (
     HeadTable,
     SelectionRules,
+    _count_below,
     choose_heads,
     elbow_threshold,
     rank_heads,
@@ -64,6 +65,12 @@ def flood_fill_oracle(a_map: np.ndarray, threshold: float, shares: str) -> tuple
         len(sizes),
         a_map.shape[0] > 1 and in_bottom_row > 0.5 * mass * (1 + 1e-9),
     )
+
+
+@given(st.lists(st.integers(-50, 50), max_size=30), st.lists(st.integers(-50, 50), max_size=30))
+def test_counting_below_equals_searchsorted(values: list[int], limits: list[int]):
+    ascending, wanted = np.sort(np.array(values, dtype=np.int32)), np.sort(np.array(limits, dtype=np.int32))
+    np.testing.assert_array_equal(_count_below(ascending, wanted), np.searchsorted(ascending, wanted))
 
 
 class TestScoreHeads:
