@@ -17,15 +17,19 @@ from viz import GalleryEntry, draw_gallery
 FIGURES = Path("examples/figures")
 DATASET = Path("outputs/picturebook-data/test.jsonl")
 RESULTS = Path("outputs/test/picturebook-llava")
-BIRD = Path("outputs/fixed/picturebook-llava/bird_2_top3.png")
+COPIED = {
+    "bird_top3.png": Path("outputs/fixed/picturebook-llava/bird_2_top3.png"),
+    "head_audit.png": Path("outputs/test-audit/head_audit.png"),
+}
 SHOWN = 12
 
 
 def main() -> None:
-    """Copy the bird and draw the gallery: every so-manieth test row, good or bad."""
+    """Copy what the commands drew, and draw the gallery: every so-manieth test row, good or bad."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     FIGURES.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(BIRD, FIGURES / "bird_top3.png")
+    for name, source in COPIED.items():
+        shutil.copyfile(source, FIGURES / name)
     rows = [json.loads(line) for line in DATASET.read_text(encoding="utf-8").splitlines()]
     draw_gallery(FIGURES / "gallery.png", [_entry(row) for row in _evenly(rows, SHOWN)])
     logging.getLogger(__name__).info("Wrote %s", ", ".join(str(path) for path in sorted(FIGURES.iterdir())))

@@ -26,6 +26,7 @@ SMALL = {
     "widen-steps": 2,
     "widen-patches": 16,
     "whole-steps": 1,
+    "places-steps": 1,
     "save-every": 2,
     "device": "cpu",
 }

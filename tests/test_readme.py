@@ -28,7 +28,7 @@ SMALLER = {
     r"--scenes \d+": "--scenes 3",
     r"data\.trials=\d+": "data.trials=2",
     r"(lab\.picturebook\.train\b)": r"\1 --shards 1 --scenes-each 40 --vision-steps 1 --bind-steps 1 --widen-steps 1 "
-    "--whole-steps 1 --vision-batch 2 --language-batch 2 --text-heads 2 --output outputs/trained",
+    "--whole-steps 1 --places-steps 1 --vision-batch 2 --language-batch 2 --text-heads 2 --output outputs/trained",
     r"(benchmarks\.run\b)": r"\1 --quick --only startup",
 }
 
@@ -57,6 +57,17 @@ def test_command_runs(checkout, command):
     done = subprocess.run([sys.executable, *arguments], cwd=checkout, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert done.stdout.strip() or done.stderr.strip()
+
+
+@pytest.mark.slow
+def test_figures_are_drawn_from_what_the_commands_wrote(checkout):
+    """Runs after the commands, in their checkout."""
+    figures = checkout / "examples" / "figures"
+    names = {path.name for path in figures.iterdir()}
+    shutil.rmtree(figures)
+    done = subprocess.run([sys.executable, "-m", "examples.make_figures"], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in figures.iterdir()} == names
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])

@@ -291,7 +291,7 @@ def example_scenes() -> dict[str, Scene]:
     )
     cat = (
         _thing("cat", "gray", "striped", "big", (0.30, 0.285, 0.65, 0.66), support="floor"),
-        _thing("ball", "red", "dotted", "small", (0.735, 0.48, 0.925, 0.67), support="floor"),
+        _thing("ball", "red", "dotted", "small", (0.735, 0.32, 0.925, 0.51)),
         _thing("bird", "blue", "plain", "small", (0.06, 0.08, 0.28, 0.29), flipped=True),
         _thing("star", "yellow", "checked", "small", (0.70, 0.06, 0.91, 0.26)),
     )

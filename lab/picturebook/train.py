@@ -295,10 +295,12 @@ def stages_from(options: argparse.Namespace) -> list[Stage]:
     """Binding first, few patches and all heads; then every template, the hard ones most; then the whole picture."""
     simple = {"color_kind": 8.0, "kind": 2.0, "color": 1.0}
     every = {name: 4.0 if name in {"position", "relation"} else 2.0 for name in TEMPLATES}
+    places = {**every, "place": 6.0}
     return [
         Stage("bind", options.bind_steps, options.bind_patches, simple),
         Stage("widen", options.widen_steps, options.widen_patches, every, options.head_dropout),
         Stage("whole", options.whole_steps, None, every, options.head_dropout),
+        Stage("places", options.places_steps, None, places, options.head_dropout),
     ]
 
 
@@ -329,6 +331,7 @@ def parse_options(arguments: Optional[Sequence[str]] = None) -> argparse.Namespa
     add("--widen-steps", type=int, default=1200)
     add("--widen-patches", type=int, default=96)
     add("--whole-steps", type=int, default=350)
+    add("--places-steps", type=int, default=200)
     return parser.parse_args(arguments)
 
 
