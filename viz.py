@@ -60,6 +60,7 @@ MIN_PAGE_WIDTH = 3.4
 FOOTER_LINE, KEY_GAP, CAPTION_GAP = 0.2, 0.25, 0.04
 NO_BOX = "no box"
 
+MOST_NUMBERED_CELLS = 10  # across or down; in more of them numbers would touch
 PAPER_PT = 8.0
 PAPER_DPI = 200
 
@@ -276,7 +277,9 @@ def draw_elbow(
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _finish(axes, title, "heads, by ascending sum", "mean attention sum over the image")
-    _legend(axes, "upper left")
+    # Below the chord the curve leaves the upper left free, above it the lower right.
+    is_above = ordered.mean() > ordered[[0, -1]].mean()
+    _legend(axes, "lower right" if is_above else "upper left")
     _write(figure, path)
     return figure
 
@@ -318,7 +321,7 @@ def draw_layer_head_map(
     shown = axes.imshow(values, cmap="cividis", aspect="auto", interpolation="nearest", vmin=min(0.0, values.min()))
     for layer, head in marked:
         _frame_cell(axes, layer, head)
-    if values.size <= 80:
+    if max(values.shape) <= MOST_NUMBERED_CELLS:
         _write_cells(axes, values, percent)
     names = ", ".join(f"L{layer}H{head}" for layer, head in marked)
     _finish(axes, f"{title}\nframed: {names}" if names else title, "head", "layer", grid_axis=None)
@@ -434,6 +437,7 @@ def draw_head_audit(
     iou: np.ndarray,
     *,
     fixed: Sequence[tuple[int, int]],
+    skip_layers: int = 0,
     spearman: float,
     p_value: float,
     bar_names: Sequence[str],
@@ -451,7 +455,8 @@ def draw_head_audit(
         frequency: `[layers, heads]` selection frequency, in [0, 1].
         iou: `[layers, heads]` mean IoU of each head's own box with the ground truth.
         fixed: (layer, head) of the fixed heads.
-        spearman: Rank correlation of the two.
+        skip_layers: First layers that the rules leave out; their heads are hollow, since no sample could choose them.
+        spearman: Rank correlation of the two, over the other heads.
         p_value: Its p-value.
         bar_names: Names of the compared ways, such as fixed, per-image, random, all heads, whole image.
         bar_values: Score of each.
@@ -469,8 +474,9 @@ def draw_head_audit(
     heights = _finite("bar_values", bar_values, length=len(bar_names))
     spread = _spread_or_none(bar_sd, len(bar_names))
     figure, (left, right) = _paper_figure(7.2, 2.9, width_ratios=(1.3, 1.0))
-    _draw_audit_scatter(left, frequency, iou, fixed)
-    _finish(left, f"Spearman {spearman:+.2f}, {_p_text(p_value)}", "selection frequency", "mean IoU of the head's box")
+    _draw_audit_scatter(left, frequency, iou, fixed, skip_layers)
+    x_label = "selection frequency" + (f" (hollow: layers below {skip_layers}, left out)" if skip_layers else "")
+    _finish(left, f"Spearman {spearman:+.2f}, {_p_text(p_value)}", x_label, "mean IoU of the head's box")
     _percent_ticks(left.xaxis, float(frequency.max()))
     _draw_audit_bars(right, bar_names, heights, spread)
     _finish(right, "Fixed heads compared", "", value_label)
@@ -1288,12 +1294,17 @@ def _write_cells(axes: Axes, values: np.ndarray, percent: bool) -> None:
         )
 
 
-def _draw_audit_scatter(axes: Axes, frequency: np.ndarray, iou: np.ndarray, fixed: Sequence[tuple[int, int]]) -> None:
-    """One point per head; the fixed ones stand out and are named."""
+def _draw_audit_scatter(
+    axes: Axes, frequency: np.ndarray, iou: np.ndarray, fixed: Sequence[tuple[int, int]], skip_layers: int
+) -> None:
+    """One point per head; the fixed ones stand out and are named, those of layers that are left out are hollow."""
     is_fixed = np.zeros(frequency.shape, bool)
     for layer, head in fixed:
         is_fixed[layer, head] = True
-    axes.scatter(frequency[~is_fixed], iou[~is_fixed], s=9, color=GREY, alpha=0.55, linewidths=0)
+    left_out = ~is_fixed & (np.arange(len(frequency)) < skip_layers)[:, None]
+    others = ~is_fixed & ~left_out
+    axes.scatter(frequency[left_out], iou[left_out], s=9, facecolors="none", edgecolors=GREY, alpha=0.7, linewidths=0.6)
+    axes.scatter(frequency[others], iou[others], s=9, color=GREY, alpha=0.55, linewidths=0)
     axes.scatter(
         frequency[is_fixed], iou[is_fixed], s=30, color=VERMILION, edgecolors="white", linewidths=0.6, zorder=3
     )

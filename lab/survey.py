@@ -319,7 +319,8 @@ def _draw_curve(directory: Path, survey: _Survey, selection: DatasetSelection, m
     count = len(survey.sources)
     if count < 2 * MIN_SAMPLES_OF_A_CURVE:
         return []
-    sizes = [size for size in _CURVE_STEPS if size < count] + [count]
+    # A step close to the end would lie, and be labelled, over it.
+    sizes = [size for size in _CURVE_STEPS if size <= 0.8 * count] + [count]
     mean, spread = modules.analyze.frequency_by_size(survey.scores, selection.rules, selection.heads, sizes=sizes)
     path = directory / "batch_frequency_by_samples.png"
     names = [f"L{layer}H{head}" for layer, head in selection.heads]
@@ -525,6 +526,7 @@ def _write_audit(
         audit.frequency,
         audit.means["box_iou"],
         fixed=audit.fixed,
+        skip_layers=settings.logic.skip_layers,
         spearman=audit.spearman,
         p_value=audit.spearman_p,
         bar_names=["fixed heads", *(rival.name for rival in compared)],

@@ -438,7 +438,31 @@ def test_frequency_bars_and_curves_and_audit_are_written(tmp_path):
     figure = viz.draw_head_audit(tmp_path / "c.png", frequency_map, iou, **audit)
     assert figure.axes[0].get_title(loc="left") == "Spearman +0.61, p < 0.001"
     assert "L1H2" in [text.get_text() for text in figure.axes[0].texts]
+    assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [0, 5, 1]  # hollow, grey, fixed
+    figure = viz.draw_head_audit(None, frequency_map, iou, skip_layers=1, **audit)
+    assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [3, 2, 1]
+    assert figure.axes[0].get_xlabel() == "selection frequency (hollow: layers below 1, left out)"
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("a.png", "b.png", "c.png"))
+
+
+@pytest.mark.parametrize(("power", "in_the_free_corner"), [(6, "upper left"), (1 / 6, "lower right")])
+def test_legend_of_the_elbow_leaves_the_curve_free(power, in_the_free_corner):
+    figure = viz.draw_elbow(None, np.linspace(0, 1, 64) ** power, 0.5)
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    legend = axes.get_legend().get_window_extent()
+    curve = axes.transData.transform(axes.lines[1].get_xydata())
+    assert not any(legend.contains(x, y) for x, y in curve), in_the_free_corner
+
+
+@pytest.mark.parametrize(("shape", "numbered"), [((4, 8), True), ((10, 10), True), ((4, 16), False), ((32, 4), False)])
+def test_cells_of_a_map_carry_numbers_where_these_do_not_touch(shape, numbered):
+    figure = viz.draw_layer_head_map(None, np.full(shape, 0.987), "sums", "sum")
+    numbers = figure.axes[0].texts
+    assert len(numbers) == (shape[0] * shape[1] if numbered else 0)
+    figure.canvas.draw()
+    boxes = [number.get_window_extent() for number in numbers[: shape[1]]]
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
 
 
 def test_text_of_data_figures_stays_on_the_page(tmp_path):
