@@ -138,16 +138,16 @@ def _foreground_runs(maps: np.ndarray, means: np.ndarray, binarize_threshold: fl
     np.not_equal(position[1:], position[:-1] + 1, out=is_first[1:])
     first = np.flatnonzero(is_first)
     num_cells = np.diff(first, append=len(cells))
-    run_of_cell = np.cumsum(is_first) - 1
 
     row_of_all = row_of_all[first]
-    map_index = row_of_all // rows
-    start = position[first] + map_index * (cols + 1)  # and an empty row parts one map from the next
+    map_of_run = row_of_all // rows
+    start = position[first] + map_of_run * (cols + 1)  # and an empty row parts one map from the next
+    map_index = map_of_run.astype(np.intp)  # once, and not wherever it serves as an index
     # Sums of a few float32 are exact in float64, so that no run comes out at or below the mean that it exceeds.
-    total = np.bincount(run_of_cell, weights=maps.reshape(-1)[cells])
+    total = np.bincount(np.cumsum(is_first), weights=maps.reshape(-1)[cells], minlength=1)[1:]
     return _Runs(
         map_index=map_index,
-        row=row_of_all - map_index * rows,
+        row=row_of_all - map_of_run * rows,
         start=start,
         end=start + num_cells.astype(start.dtype) - 1,
         num_cells=num_cells,
