@@ -21,9 +21,10 @@ from lab.trials import TrialStatistics, summarize_trials, trial_indices
 
 BOTTOM_ROW_SHARE = 0.5
 """A head looks at the bottom row when more than this share of its map's excess over the mean lies there."""
-_AFTER_SURVIVORS = np.finfo(np.float64).max
 ELBOW_TOLERANCE = 1e-9
 """Distances from the chord closer than this share of the range of values are ties."""
+_AFTER_SURVIVORS = np.finfo(np.float64).max
+"""Ranks heads that fail by the threshold alone behind every entropy, and before those that the filters leave out."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

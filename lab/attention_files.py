@@ -1,4 +1,4 @@
-"""Attention files: attention of one sample with all that its making needs to be known for."""
+"""Attention files: the attention of one sample and how it was made, written whole and read without running code."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class SampleAudit:
         auroc: `[layers, heads]` chance that a cell of the target has more attention than another one.
         set_ious: `[sets]` IoU of the box of each set of heads: the fixed ones, then the random draws.
         all_heads_iou: IoU of the box of all heads' sum.
-        per_image_iou: IoU of the box of the heads that the criteria choose for this image alone.
+        per_image_iou: IoU of the box of the heads that the criteria choose for this image alone, 0 if none.
         image_iou: IoU of the whole image.
     """
 

@@ -95,16 +95,12 @@ def heads_file_from_selection(
 ) -> HeadsFile:
     """The heads file of what a data set chose; `rules` are the selection's as plain data, with what else shaped it."""
     ranked = [head for head in selection.ranked_heads() if selection.counts[head]]
-    listed = [FixedHead(*head, float(selection.frequency[head])) for head in ranked]
-    num_fixed = len(selection.heads)
-    num_layers, num_heads = selection.counts.shape
-    return HeadsFile(
+    return _heads_file(
+        ranked,
+        selection.frequency,
+        len(selection.heads),
         model_name=model_name,
         template=template,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        heads=tuple(listed[:num_fixed]),
-        runners_up=tuple(listed[num_fixed : num_fixed + NUM_RUNNERS_UP]),
         num_samples=selection.num_samples,
         threshold=selection.threshold,
         inputs_sha256=inputs_sha256,
@@ -115,17 +111,29 @@ def heads_file_from_selection(
 
 def heads_file_from_labels(audit: HeadAudit, *, top_k: int, model_name: str, template: str) -> HeadsFile:
     """The heads whose own boxes fit the ground truth best: chosen with labels, as a bound for those chosen without."""
-    ranked = [FixedHead(*head, float(audit.frequency[head])) for head in audit.ranked_heads()]
-    num_layers, num_heads = audit.rank.shape
-    return HeadsFile(
+    return _heads_file(
+        audit.ranked_heads(),
+        audit.frequency,
+        top_k,
         model_name=model_name,
         template=template,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        heads=tuple(ranked[:top_k]),
-        runners_up=tuple(ranked[top_k : top_k + NUM_RUNNERS_UP]),
         num_samples=audit.num_samples,
         source="stage=batch_analyze: chosen with ground truth, by the mean IoU of each head's own box",
+    )
+
+
+def _heads_file(
+    ranked: Sequence[tuple[int, int]], frequency: np.ndarray, num_fixed: int, **made_with: Any
+) -> HeadsFile:
+    """Fix the first heads of a ranking and list those that come next; `frequency` is `[layers, heads]`."""
+    listed = [FixedHead(*head, float(frequency[head])) for head in ranked]
+    num_layers, num_heads = frequency.shape
+    return HeadsFile(
+        num_layers=num_layers,
+        num_heads=num_heads,
+        heads=tuple(listed[:num_fixed]),
+        runners_up=tuple(listed[num_fixed : num_fixed + NUM_RUNNERS_UP]),
+        **made_with,
     )
 
 

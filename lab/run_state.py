@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from lab.files import append_jsonl_line, atomic_write, load_bbox_json, read_json
 from lab.paths import OutputPaths
 from lab.records import Sample
 from lab.rows import RowFailure
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 FAILURES_FILE = "failures.jsonl"
@@ -190,8 +193,10 @@ def _one_run_at_a_time(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        with suppress(OSError):
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.debug("Could not lock %s: %s", directory, error)
         yield
     finally:
         os.close(descriptor)  # which unlocks

@@ -328,6 +328,22 @@ class TestChooseHeads:
         choice = choose_heads(self.table, rules=self.rules)
         assert (choice.indices, choice.source, choice.notes) == (((2, 1), (3, 0)), "automatic", ())
 
+    @pytest.mark.parametrize("manual", [(), [(0, 0)]])
+    @pytest.mark.parametrize("min_keep", [0, 2, 9])
+    @pytest.mark.parametrize("value", [None, 0.4, 0.95])
+    def test_a_ranking_made_before_gives_the_same_choice(self, value, min_keep, manual):
+        rng = np.random.default_rng(3)
+        table = table_of(rng.random((4, 6)), rng.random((4, 6)), rng.random((4, 6)) < 0.2)
+        rules = SelectionRules(min_keep=min_keep, threshold_value=value)
+        ranked = rank_heads(table, threshold=value, min_keep=min_keep)
+        if not ranked:
+            with pytest.raises(ValueError, match="at least one head"):
+                choose_heads(table, rules=rules, manual_heads=manual, ranked=ranked)
+            return
+        chosen = choose_heads(table, rules=rules, manual_heads=manual, ranked=ranked)
+        assert chosen == choose_heads(table, rules=rules, manual_heads=manual)
+        assert chosen.heads == tuple(ranked[:3])
+
     def test_fixed_heads_are_used_unchanged(self):
         choice = choose_heads(self.table, rules=self.rules, fixed_heads=[(3, 2), (0, 0), (2, 2), (3, 1)])
         assert choice.indices == ((3, 2), (0, 0), (2, 2), (3, 1))

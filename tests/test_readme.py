@@ -62,6 +62,8 @@ def test_command_runs(checkout, command):
 @pytest.mark.slow
 def test_figures_are_drawn_from_what_the_commands_wrote(checkout):
     """Runs after the commands, in their checkout."""
+    if not (checkout / "outputs" / "test-audit").is_dir():
+        pytest.skip("the commands have not run: run this file as a whole")
     figures = checkout / "examples" / "figures"
     names = {path.name for path in figures.iterdir()}
     shutil.rmtree(figures)

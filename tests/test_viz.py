@@ -445,14 +445,14 @@ def test_frequency_bars_and_curves_and_audit_are_written(tmp_path):
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("a.png", "b.png", "c.png"))
 
 
-@pytest.mark.parametrize(("power", "in_the_free_corner"), [(6, "upper left"), (1 / 6, "lower right")])
-def test_legend_of_the_elbow_leaves_the_curve_free(power, in_the_free_corner):
+@pytest.mark.parametrize("power", [6, 1 / 6])
+def test_legend_of_the_elbow_leaves_the_curve_free(power):
     figure = viz.draw_elbow(None, np.linspace(0, 1, 64) ** power, 0.5)
     axes = figure.axes[0]
     figure.canvas.draw()
     legend = axes.get_legend().get_window_extent()
     curve = axes.transData.transform(axes.lines[1].get_xydata())
-    assert not any(legend.contains(x, y) for x, y in curve), in_the_free_corner
+    assert not any(legend.contains(x, y) for x, y in curve)
 
 
 @pytest.mark.parametrize(("shape", "numbered"), [((4, 8), True), ((10, 10), True), ((4, 16), False), ((32, 4), False)])
