@@ -51,7 +51,7 @@ figures: $(VENV)/.installed ## draw the README's figures from the results of its
 	$(RUN) -m examples.make_figures
 
 examples: $(VENV)/.installed ## draw the example pictures again
-	$(RUN) -m lab.picturebook.export --examples --output examples
+	$(RUN) -m picturebook.export --examples --output examples
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lab.head_scores import (
+from lab.heads.head_scores import (
     ENTROPY_SHARES,
     DatasetScores,
     DatasetSelection,
@@ -16,8 +16,8 @@ from lab.head_scores import (
     check_at_least,
     check_one_of,
 )
+from lab.heads.trials import TrialStatistics, summarize_trials, trial_indices
 from lab.records import HeadChoice, HeadScore
-from lab.trials import TrialStatistics, summarize_trials, trial_indices
 
 BOTTOM_ROW_SHARE = 0.5
 """A head looks at the bottom row when more than this share of its map's excess over the mean lies there."""
@@ -544,7 +544,8 @@ def run_trials(scores: DatasetScores, rules: SelectionRules, trials: Sequence[np
     Args:
         scores: Scores of every head on every sample.
         rules: How to choose.
-        trials: Indices of each trial's samples, such as `lab.trials.trial_indices` draws, or those of each directory.
+        trials: Indices of each trial's samples, as `lab.heads.trials.trial_indices` draws them, or those of each
+            directory.
 
     Returns:
         Mean and standard deviation of each frequency, and how often the same heads came out on top.

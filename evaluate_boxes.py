@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from bbox import Box, box_iou, box_ious, cell_coverage, localize_each, smooth_maps, xywh_to_xyxy
-from lab.audit import SampleAudit, measure_auroc, measure_enrichment, measure_masks, measure_pointing
-from lab.files import JsonlLine, atomic_write, load_bbox_json, read_jsonl, save_json
-from lab.paths import safe_name
+from lab.heads.audit import SampleAudit, measure_auroc, measure_enrichment, measure_masks, measure_pointing
 from lab.records import Grid
+from lab.storage.files import JsonlLine, atomic_write, load_bbox_json, read_jsonl, save_json
+from lab.storage.paths import safe_name
 
 DEFAULT_THRESHOLDS = (0.25, 0.5, 0.75)
 STATUSES = ("box", "null", "missing", "unreadable")

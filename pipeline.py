@@ -16,10 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Optional
 
-from lab import files
-from lab.attention_files import load_attention
-from lab.command_line import quote_text_values
-from lab.config import (
+from lab.command_line.quoting import quote_text_values
+from lab.config.settings import (
     PROJECT_ROOT,
     ConfigError,
     ModelSettings,
@@ -30,7 +28,13 @@ from lab.config import (
     text_keys,
     validate,
 )
-from lab.flow import (
+from lab.datasets.rows import RowFailure, RowFields, group_by_image, read_rows
+from lab.records import Sample
+from lab.storage import files
+from lab.storage.attention_files import load_attention
+from lab.storage.paths import OutputPaths, find_attention_file
+from lab.storage.run_state import FailureLog, WantedFiles, claim_directory, find_finished
+from stages.flow import (
     Collector,
     CollectorLoader,
     ItemResult,
@@ -41,11 +45,7 @@ from lab.flow import (
     make_plan,
     run_samples,
 )
-from lab.paths import OutputPaths, find_attention_file
-from lab.records import Sample
-from lab.rows import RowFailure, RowFields, group_by_image, read_rows
-from lab.run_state import FailureLog, WantedFiles, claim_directory, find_finished
-from lab.summaries import (
+from stages.summaries import (
     BatchCounts,
     describe_batch,
     describe_box,
@@ -201,7 +201,7 @@ def batch(settings: Settings, load: CollectorLoader) -> StageResult:
 
 def batch_analyze(settings: Settings, load: CollectorLoader) -> StageResult:
     """Directories of attention files -> the heads that the data set chooses, checked against boxes if there are any."""
-    from lab.survey import survey_attention
+    from stages.survey import survey_attention
 
     found = survey_attention(settings, StageModules())
     return StageResult(found.lines, found.failed, found.scores)

@@ -37,8 +37,8 @@ from matplotlib.transforms import Affine2D, Transform
 from PIL import Image
 
 from bbox import box_iou, smooth_maps
-from lab.files import atomic_write
 from lab.records import Grid, HeadChoice, HeadScore, Localization
+from lab.storage.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.host import time_call
 from benchmarks.inputs import QUERIES, make_attention, make_collected, make_samples, write_pictures
 from benchmarks.measure import PeakMemory
-from lab.config import AttentionStorageSettings, DataSettings, ModelSettings, Settings, StorageSettings
+from lab.config.settings import AttentionStorageSettings, DataSettings, ModelSettings, Settings, StorageSettings
 from lab.records import CollectedAttention, Sample
 
 
@@ -41,8 +41,8 @@ def collect(side: str, queries: int, path: str) -> dict[str, float]:
 def batch_analyze(directory: str) -> dict[str, float]:
     """The stage `batch_analyze` over a directory of attention files."""
     import pipeline
-    from lab.attention_files import load_attention
-    from lab.paths import list_attention_files
+    from lab.storage.attention_files import load_attention
+    from lab.storage.paths import list_attention_files
 
     load_attention(list_attention_files(directory)[0])  # imports torch
     with tempfile.TemporaryDirectory() as name:

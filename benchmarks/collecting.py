@@ -17,11 +17,11 @@ from benchmarks.inputs import make_samples, write_pictures
 from benchmarks.measure import MEGABYTE, Row, Timing, run_child, time_in_turn
 from benchmarks.models import LLAVA_7B, PICTUREBOOK, TOY, picturebook_bundle, random_bundle
 from collector import AttentionCollector
-from lab.config import AttentionStorageSettings, DataSettings, Settings, StorageSettings
-from lab.flow import Steps, make_plan, run_samples
+from lab.config.settings import AttentionStorageSettings, DataSettings, Settings, StorageSettings
 from lab.records import CollectedAttention, Sample
 from llava.model.builder import LlavaBundle
 from pipeline import StageModules
+from stages.flow import Steps, make_plan, run_samples
 
 EXIT_LAYER = 15
 REFCOCO_VAL_EXPRESSIONS, REFCOCO_VAL_IMAGES = 10_834, 1_500

@@ -15,9 +15,9 @@ from benchmarks.baseline import PlainScore, analyze_plain, read_plain
 from benchmarks.context import Context
 from benchmarks.inputs import GRID_7B, make_attention, write_attention_files, write_predictions
 from benchmarks.measure import Row, run_child, run_python, time_in_turn
-from lab.attention_files import load_attention
-from lab.head_scores import HeadTable, SelectionRules
+from lab.heads.head_scores import HeadTable, SelectionRules
 from lab.records import HeadScore
+from lab.storage.attention_files import load_attention
 
 TOLERANCE = 1e-5
 # So many calls of the tool take about as long as one of the baseline, and are timed together.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.attention_files import save_attention
-from lab.paths import OutputPaths
 from lab.records import CollectedAttention, Grid, Sample
+from lab.storage.attention_files import save_attention
+from lab.storage.paths import OutputPaths
 
 PICTURE_WH = (640, 480)
 GRID_7B = (24, 24)

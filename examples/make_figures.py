@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bbox import xywh_to_xyxy
-from lab.files import load_bbox_json
+from lab.storage.files import load_bbox_json
 from llava.mm_utils import load_image
 from viz import GalleryEntry, draw_gallery
 

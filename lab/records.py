@@ -65,7 +65,7 @@ class Sample:
     """One image with one query: a row of the input.
 
     Attributes:
-        id: Identifier, any text; `lab.paths.safe_name` turns it into a file name.
+        id: Identifier, any text; `lab.storage.paths.safe_name` turns it into a file name.
         image_file: Path of the image.
         query: The referring expression, as given.
         line_number: 1-based line of the JSONL file that it came from, or None for a single run.

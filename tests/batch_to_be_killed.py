@@ -6,7 +6,7 @@ import sys
 
 from fake_collector import FakeCollector
 
-from lab.config import DataSettings, ModelSettings, Settings
+from lab.config.settings import DataSettings, ModelSettings, Settings
 from pipeline import run
 
 if __name__ == "__main__":

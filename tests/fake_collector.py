@@ -107,7 +107,7 @@ def write_rows(directory: Path, count: int, images: int = 3) -> Path:
 
 def read_results(directory: Path) -> dict[str, Any]:
     """Everything in a directory of results, in a form that can be compared."""
-    from lab.attention_files import load_attention
+    from lab.storage.attention_files import load_attention
 
     results: dict[str, Any] = {}
     for path in sorted(directory.iterdir()):

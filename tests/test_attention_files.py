@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import files
-from lab.attention_files import load_attention, read_image_size, save_attention
-from lab.paths import OutputPaths
-from lab.safe_pickle import load_plain_pickle
+from lab.storage import files
+from lab.storage.attention_files import load_attention, read_image_size, save_attention
+from lab.storage.paths import OutputPaths
+from lab.storage.safe_pickle import load_plain_pickle
 
 torch = pytest.importorskip("torch")
 
@@ -240,7 +240,7 @@ def test_damaged_and_wrong_files_say_so_in_one_line(tmp_path: Path, data: bytes,
 
 
 def test_gzip_bombs_stop_at_the_limit(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lab.safe_pickle.MAX_PICKLE_BYTES", 1000)
+    monkeypatch.setattr("lab.storage.safe_pickle.MAX_PICKLE_BYTES", 1000)
     path = _write(tmp_path / "x.pkl.gz", gzip.compress(b"\0" * 100_000))
     with pytest.raises(ValueError, match="inflate to at most 1000 bytes"):
         load_attention(path)

@@ -33,7 +33,7 @@ from analyze import (
     stack_scores,
 )
 from evaluate_boxes import audit_sample
-from lab.audit import (
+from lab.heads.audit import (
     SampleAudit,
     draw_random_sets,
     measure_auroc,
@@ -44,8 +44,8 @@ from lab.audit import (
     sign_flip_p_value,
     summarize_audit,
 )
-from lab.head_scores import count_rows, head_record, selection_record
-from lab.heads_file import (
+from lab.heads.head_scores import count_rows, head_record, selection_record
+from lab.heads.heads_file import (
     FixedHead,
     HeadsFile,
     check_heads_file,
@@ -54,8 +54,8 @@ from lab.heads_file import (
     read_heads_file,
     write_heads_file,
 )
+from lab.heads.trials import summarize_trials, trial_indices
 from lab.records import Grid
-from lab.trials import summarize_trials, trial_indices
 
 README_RULES = SelectionRules()
 PAPER_RULES = SelectionRules(

@@ -18,7 +18,7 @@ from benchmarks.inputs import make_attention, make_samples, write_attention_file
 from benchmarks.measure import PROJECT_ROOT, PeakMemory, Row, format_rows, time_in_turn
 from benchmarks.models import TINY, random_bundle
 from collector import AttentionCollector
-from lab.attention_files import load_attention
+from lab.storage.attention_files import load_attention
 
 SMALL = (4, 4, 8, 8)
 

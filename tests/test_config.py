@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lab import config
-from lab.command_line import quote_text_values, quote_value
-from lab.config import ConfigError, Settings, model_directory_name, register_schema, validate
+from lab.command_line.quoting import quote_text_values, quote_value
+from lab.config import settings as config
+from lab.config.settings import ConfigError, Settings, model_directory_name, register_schema, validate
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -130,7 +130,7 @@ def test_model_options(option: str, name: str) -> None:
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "heads").glob("llava*.yaml")))
 def test_heads_files_of_the_paper_belong_to_their_models(option: str) -> None:
-    from lab.heads_file import read_heads_file
+    from lab.heads.heads_file import read_heads_file
 
     model = settings_of(f"model={option}").model
     heads = read_heads_file(ROOT / str(model.heads_file))

@@ -14,9 +14,9 @@ from PIL import Image
 
 import evaluate_boxes
 from bbox import box_iou, xywh_to_xyxy
-from lab.picturebook.answers import answer_accuracy, first_answer_word
-from lab.picturebook.export import export
 from llava.model.builder import load_llava
+from picturebook.answers import answer_accuracy, first_answer_word
+from picturebook.export import export
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from planted import GRID_SHAPE, LOCALIZATION_HEADS, NUM_HEADS, SINK_HEADS, plant
 
 from bbox import localize
 from evaluate_boxes import audit_sample, evaluate, main
-from lab.files import save_bbox_json
 from lab.records import Grid, HeadChoice, HeadScore, Localization, Sample
+from lab.storage.files import save_bbox_json
 
 ROOT = Path(__file__).resolve().parent.parent
 TRUTH_XYWH = [10, 20, 30, 40]
@@ -29,7 +29,7 @@ def write_prediction(directory: Path, sample_id: str, box_xyxy, size=(100, 80)) 
     head = HeadScore(3, 1, 0.5, 0.1, False, 1)
     localization = Localization(np.zeros((1, 1)), np.zeros((1, 1), bool), np.zeros((1, 1), bool), box_xyxy, size)
     choice = HeadChoice((head,), "automatic")
-    from lab.paths import safe_name
+    from lab.storage.paths import safe_name
 
     save_bbox_json(
         directory / f"{safe_name(sample_id)}_bbox.json", Sample(sample_id, "x.png", "q"), localization, choice

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import files
-from lab.paths import OutputPaths
 from lab.records import HeadChoice, HeadScore, Localization
+from lab.storage import files
+from lab.storage.paths import OutputPaths
 
 torch = pytest.importorskip("torch")
 
@@ -147,5 +147,5 @@ def test_append_jsonl_line(tmp_path: Path) -> None:
 
 
 def test_importing_files_loads_no_torch() -> None:
-    code = "import sys, lab.files; assert not {'torch', 'transformers', 'matplotlib', 'PIL'} & set(sys.modules)"
+    code = "import sys, lab.storage.files; assert not {'torch', 'transformers', 'matplotlib', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.paths import OutputPaths, find_attention_file, list_attention_files, safe_name
+from lab.storage.paths import OutputPaths, find_attention_file, list_attention_files, safe_name
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from bbox import box_iou, cells_to_box, xywh_to_xyxy
-from lab.picturebook.ceiling import ceiling_ious
-from lab.picturebook.ceiling import main as print_ceiling
-from lab.picturebook.export import EXAMPLE_QUERIES, export, main, orientation, write_examples
-from lab.picturebook.scenes import PATTERNS
 from lab.records import Grid
+from picturebook.ceiling import ceiling_ious
+from picturebook.ceiling import main as print_ceiling
+from picturebook.export import EXAMPLE_QUERIES, export, main, orientation, write_examples
+from picturebook.scenes import PATTERNS
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lab.picturebook.expressions import (
+from picturebook.expressions import (
     ANSWER_ORDER,
     TEMPLATES,
     all_words,
@@ -14,8 +14,8 @@ from lab.picturebook.expressions import (
     plural,
     sample_expressions,
 )
-from lab.picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, sample_scene
-from lab.picturebook.vocabulary import split_words, vocabulary
+from picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, sample_scene
+from picturebook.vocabulary import split_words, vocabulary
 
 SINGULAR = {plural(kind): kind for kind in KINDS} | {kind: kind for kind in KINDS}
 SIDES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1), "above": (1, -1), "below": (1, 1)}

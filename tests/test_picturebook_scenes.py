@@ -10,9 +10,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from lab.picturebook import scenes
-from lab.picturebook.drawing import render
-from lab.picturebook.scenes import (
+from picturebook import scenes
+from picturebook.drawing import render
+from picturebook.scenes import (
     COLORS,
     KINDS,
     MIN_GAP,
@@ -27,7 +27,7 @@ from lab.picturebook.scenes import (
     sample_aspect,
     sample_scene,
 )
-from lab.picturebook.shapes import support_parts
+from picturebook.shapes import support_parts
 
 PAPER = Background((230, 240, 250), (250, 245, 230), seed=1)
 BALL = SceneObject("ball", "red", "plain", "small", (0.1, 0.1, 0.3, 0.3))

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from lab.picturebook import train
-from lab.picturebook.packing import IGNORED, Packer, Stage, branch_bias
-from lab.picturebook.shards import GRID_SIDE, draw_shards, load_shard
+from picturebook import train
+from picturebook.packing import IGNORED, Packer, Stage, branch_bias
+from picturebook.shards import GRID_SIDE, draw_shards, load_shard
 
 pytestmark = pytest.mark.slow
 

@@ -30,10 +30,7 @@ from fake_collector import (
 )
 
 import pipeline
-from lab import files
-from lab.attention_files import save_attention
-from lab.background import map_in_background
-from lab.config import (
+from lab.config.settings import (
     AttentionStorageSettings,
     ConfigError,
     DataSettings,
@@ -46,11 +43,14 @@ from lab.config import (
     StorageSettings,
     ThresholdSettings,
 )
-from lab.heads_file import FixedHead, HeadsFile, read_heads_file, write_heads_file
-from lab.paths import OutputPaths, safe_name
+from lab.heads.heads_file import FixedHead, HeadsFile, read_heads_file, write_heads_file
 from lab.records import Sample
-from lab.summaries import format_table
+from lab.storage import files
+from lab.storage.attention_files import save_attention
+from lab.storage.background import map_in_background
+from lab.storage.paths import OutputPaths, safe_name
 from pipeline import run, single_id
+from stages.summaries import format_table
 
 ROOT = Path(__file__).parent.parent
 # Without smoothing a planted block gives exactly its box.

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from lab import run_state
-from lab.rows import RowFailure
-from lab.run_state import FailureLog
+from lab.datasets.rows import RowFailure
+from lab.storage import run_state
+from lab.storage.run_state import FailureLog
 
 
 def lines(directory):

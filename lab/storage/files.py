@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
-from lab.paths import PathLike
 from lab.records import HeadChoice, HeadScore, Localization, Sample
-from lab.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
+from lab.storage.paths import PathLike
+from lab.storage.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
 
 logger = logging.getLogger(__name__)
 

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
-from lab import files
-from lab.attention_files import round_attention, save_attention
-from lab.background import map_in_background
-from lab.config import PROJECT_ROOT, ConfigError, ModelSettings, Settings, model_directory_name
-from lab.paths import OutputPaths
+from lab.config.settings import PROJECT_ROOT, ConfigError, ModelSettings, Settings, model_directory_name
+from lab.datasets.rows import RowFailure
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
-from lab.rows import RowFailure
-from lab.run_state import fingerprint
+from lab.storage import files
+from lab.storage.attention_files import round_attention, save_attention
+from lab.storage.background import map_in_background
+from lab.storage.paths import OutputPaths
+from lab.storage.run_state import fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lab.head_scores import SelectionRules
-    from lab.heads_file import HeadsFile
+    from lab.heads.head_scores import SelectionRules
+    from lab.heads.heads_file import HeadsFile
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def make_plan(settings: Settings, steps: Steps, modules: StageModules) -> Plan:
     """
     if not steps.box or settings.logic.heads_file is None:
         return Plan(settings, steps, modules)
-    from lab.heads_file import check_heads_file, read_heads_file
+    from lab.heads.heads_file import check_heads_file, read_heads_file
 
     heads_file = read_heads_file(find_in_project(settings.logic.heads_file))
     if settings.stage in {"pipeline", "batch"}:  # other stages check what the attention file says
@@ -274,7 +274,7 @@ def finish_sample(collected: CollectedAttention, plan: Plan, paths: OutputPaths)
 
 def selection_rules(settings: Settings) -> SelectionRules:
     """Turn the `logic` group into the rules of `analyze`."""
-    from lab.head_scores import SelectionRules
+    from lab.heads.head_scores import SelectionRules
 
     logic = settings.logic
     return SelectionRules(
@@ -321,7 +321,7 @@ def choose_for(
 
     Args:
         collected: The sample's attention.
-        table: The scores of its heads, `lab.head_scores.HeadTable`.
+        table: The scores of its heads, `lab.heads.head_scores.HeadTable`.
         plan: How to choose.
         ranked: The heads ranked by the same rules, where that is done already.
 
@@ -349,7 +349,7 @@ def _check_fixed_heads(collected: CollectedAttention, heads_file: HeadsFile | No
     """Compare the heads file with what the attention's metadata say; legacy metadata may not say it."""
     if heads_file is None:
         return ()
-    from lab.heads_file import check_heads_file
+    from lab.heads.heads_file import check_heads_file
 
     meta = collected.meta
     return check_heads_file(

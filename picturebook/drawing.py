@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lab.picturebook.scenes import COLORS, Background, Rendered, Scene, SceneObject, Support
-from lab.picturebook.shapes import kind_parts, support_parts
+from picturebook.scenes import COLORS, Background, Rendered, Scene, SceneObject, Support
+from picturebook.shapes import kind_parts, support_parts
 
 MIN_LONG_SIDE = 32
 PATTERN_PERIOD = 0.062

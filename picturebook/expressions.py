@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
 
-from lab.picturebook.scenes import Scene, SceneObject
+from picturebook.scenes import Scene, SceneObject
 
 # The first word of an answer is the first of these that the expression leaves unsaid. The pattern leads because it is
 # the one attribute that binding scenes make unpredictable from colour or kind alone.
@@ -97,7 +97,7 @@ def answer_words(scene: Scene, expression: Expression) -> list[str]:
 
 def all_words() -> list[str]:
     """Every word that an expression or an answer can hold, sorted."""
-    from lab.picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, SUPPORTS
+    from picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, SUPPORTS
 
     fixed = "a an the thing on of left right top bottom above below with wearing collar sitting standing ."
     plurals = [plural(kind) for kind in KINDS]

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Sequence
 
-from lab import config_errors
-from lab.attention_files import ATTENTION_DTYPES
-from lab.config_errors import ConfigError
-from lab.paths import find_attention_file
+from lab.config import errors as config_errors
+from lab.config.errors import ConfigError
+from lab.storage.attention_files import ATTENTION_DTYPES
+from lab.storage.paths import find_attention_file
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 STAGES = ("collect", "analyze", "visualize", "pipeline", "batch", "batch_analyze")
 MODEL_DTYPES = ("auto", "float16", "bfloat16", "float32")
@@ -680,5 +680,5 @@ def _walk_keys(record: type, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def explain(error: BaseException) -> str:
-    """Say in one line what is wrong with the configuration; see `lab.config_errors.explain`."""
+    """Say in one line what is wrong with the configuration; see `lab.config.errors.explain`."""
     return config_errors.explain(error, known_keys())

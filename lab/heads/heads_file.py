@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.files import atomic_write
-from lab.head_scores import DatasetScores, DatasetSelection
+from lab.heads.head_scores import DatasetScores, DatasetSelection
+from lab.storage.files import atomic_write
 
 if TYPE_CHECKING:
-    from lab.audit import HeadAudit
+    from lab.heads.audit import HeadAudit
 
 INDEX_BASE = 0
 NUM_RUNNERS_UP = 10

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lab.files import atomic_write, to_plain
-from lab.paths import PathLike, attention_stem, find_attention_file
 from lab.records import CollectedAttention, Grid, Sample
-from lab.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
+from lab.storage.files import atomic_write, to_plain
+from lab.storage.paths import PathLike, attention_stem, find_attention_file
+from lab.storage.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Train the picture-book LLaVA from scratch: ``python -m lab.picturebook.train --help``."""
+"""Train the picture-book LLaVA from scratch: ``python -m picturebook.train --help``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lab.picturebook.architecture import build_model
-from lab.picturebook.expressions import TEMPLATES
-from lab.picturebook.packing import IGNORED, Packed, Packer, Stage, gather_patches, language_states
-from lab.picturebook.publish import publish
-from lab.picturebook.shards import PATCH_TASKS, Shard, draw_shards, load_shard
-from lab.picturebook.validate import validate
+from picturebook.architecture import build_model
+from picturebook.expressions import TEMPLATES
+from picturebook.packing import IGNORED, Packed, Packer, Stage, gather_patches, language_states
+from picturebook.publish import publish
+from picturebook.shards import PATCH_TASKS, Shard, draw_shards, load_shard
+from picturebook.validate import validate
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration

@@ -13,19 +13,28 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import numpy as np
 
-from lab import files
-from lab.attention_files import load_attention
-from lab.background import map_in_background
-from lab.config import Settings
-from lab.flow import Plan, StageModules, Steps, choose_for, find_in_project, localize_choice, make_plan, selection_rules
-from lab.paths import list_attention_files
+from lab.config.settings import Settings
 from lab.records import CollectedAttention
-from lab.summaries import describe_files, format_table
+from lab.storage import files
+from lab.storage.attention_files import load_attention
+from lab.storage.background import map_in_background
+from lab.storage.paths import list_attention_files
+from stages.flow import (
+    Plan,
+    StageModules,
+    Steps,
+    choose_for,
+    find_in_project,
+    localize_choice,
+    make_plan,
+    selection_rules,
+)
+from stages.summaries import describe_files, format_table
 
 if TYPE_CHECKING:
-    from lab.audit import HeadAudit
-    from lab.head_scores import DatasetScores, DatasetSelection, HeadTable
-    from lab.trials import TrialStatistics
+    from lab.heads.audit import HeadAudit
+    from lab.heads.head_scores import DatasetScores, DatasetSelection, HeadTable
+    from lab.heads.trials import TrialStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +130,7 @@ def survey_attention(settings: Settings, modules: StageModules) -> SurveyResult:
     Raises:
         ValueError: There is no usable file, or the files are of several models.
     """
-    from lab.heads_file import hash_inputs
+    from lab.heads.heads_file import hash_inputs
 
     survey = _read_all(settings, modules)
     rules = selection_rules(settings)
@@ -240,7 +249,7 @@ def _check_origin(source: _Source, before: Sequence[_Source]) -> None:
 
 def _run_trials(survey: _Survey, settings: Settings, modules: StageModules) -> Optional[TrialStatistics]:
     """Compare parts or draws of the data (`data.trials`) or, without them, the directories; None where there is one."""
-    from lab.trials import trial_indices
+    from lab.heads.trials import trial_indices
 
     data, count = settings.data, len(survey.sources)
     if data.trials > 1:
@@ -262,8 +271,8 @@ def _write_selection(
     trials: Optional[TrialStatistics],
     digest: str,
 ) -> list[Path]:
-    from lab.head_scores import count_rows, selection_record
-    from lab.heads_file import heads_file_from_selection, write_heads_file
+    from lab.heads.head_scores import count_rows, selection_record
+    from lab.heads.heads_file import heads_file_from_selection, write_heads_file
 
     made_with = {"model_name": survey.origin.model_name, "template": survey.origin.template, "inputs_sha256": digest}
     record = selection_record(selection, ids=survey.ids, trials=trials, **made_with)
@@ -329,7 +338,7 @@ def _draw_curve(directory: Path, survey: _Survey, selection: DatasetSelection, m
 
 
 def _describe_selection(survey: _Survey, selection: DatasetSelection, trials: Optional[TrialStatistics]) -> list[str]:
-    from lab.head_scores import head_record
+    from lab.heads.head_scores import head_record
 
     left_out = f" ({survey.failed} left out)" if survey.failed else ""
     lines = [
@@ -391,7 +400,7 @@ def _check_against_truth(
     survey: _Survey, selection: DatasetSelection, settings: Settings, modules: StageModules, directory: Path
 ) -> _Check:
     """Score the boxes that the configuration gives, and audit the heads."""
-    from lab.audit import draw_random_sets, summarize_audit
+    from lab.heads.audit import draw_random_sets, summarize_audit
 
     truths = _read_truths(settings, modules)
     paths = [source.path for source in survey.sources if source.id in truths]
@@ -504,7 +513,7 @@ def _write_audit(
     directory: Path, audit: HeadAudit, survey: _Survey, settings: Settings, modules: StageModules
 ) -> list[Path]:
     """Write the audit, its figure, and the heads that the labels would choose: an upper bound to compare with."""
-    from lab.heads_file import heads_file_from_labels, write_heads_file
+    from lab.heads.heads_file import heads_file_from_labels, write_heads_file
 
     csv_path, json_path, figure_path = (directory / f"head_audit.{ending}" for ending in ("csv", "json", "png"))
     heads_path = directory / "labelled_heads.yaml"

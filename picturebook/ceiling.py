@@ -1,4 +1,4 @@
-"""What a grid of patches allows at best: ``python -m lab.picturebook.ceiling --dataset-jsonl FILE``."""
+"""What a grid of patches allows at best: ``python -m picturebook.ceiling --dataset-jsonl FILE``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Optional
 
 import numpy as np
 
-from lab.picturebook.shards import GRID_SIDE
+from picturebook.shards import GRID_SIDE
 
 
 def ceiling_ious(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, cells: int = GRID_SIDE) -> np.ndarray:
@@ -37,7 +37,7 @@ def ceiling_ious(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, cells: int = GRID
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Read the command line and print the ceiling."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset-jsonl", type=Path, required=True, help="what lab.picturebook.export wrote")
+    parser.add_argument("--dataset-jsonl", type=Path, required=True, help="what picturebook.export wrote")
     path = parser.parse_args(arguments).dataset_jsonl
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     ious = ceiling_ious(np.array([row["bbox"] for row in rows], float), np.array([row["image_size"] for row in rows]))

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from lab.picturebook.packing import Packed, Packer, Stage, gather_patches, language_states
-from lab.picturebook.scenes import Scene
-from lab.picturebook.shards import GRID_SIDE, Shard
+from picturebook.packing import Packed, Packer, Stage, gather_patches, language_states
+from picturebook.scenes import Scene
+from picturebook.shards import GRID_SIDE, Shard
 
 
 @dataclass(frozen=True)

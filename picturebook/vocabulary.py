@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lab.picturebook.expressions import all_words
 from llava.constants import IMAGE_TOKEN
 from llava.conversation import get_template
+from picturebook.expressions import all_words
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN, IMAGE_TOKEN)

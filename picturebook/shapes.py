@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from lab.picturebook.scenes import Scene, Support
+from picturebook.scenes import Scene, Support
 
 
 @cache

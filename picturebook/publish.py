@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab.picturebook.architecture import MAX_POSITIONS
-from lab.picturebook.shards import IMAGE_SIDE, PATCH_SIDE
-from lab.picturebook.vocabulary import BOS, EOS, PAD, UNKNOWN, save_tokenizer
+from picturebook.architecture import MAX_POSITIONS
+from picturebook.shards import IMAGE_SIDE, PATCH_SIDE
+from picturebook.vocabulary import BOS, EOS, PAD, UNKNOWN, save_tokenizer
 
 PREPROCESSOR = {
     "image_processor_type": "LlavaImageProcessor",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 
-from lab.picturebook.expressions import answer_words, sample_expressions
-from lab.picturebook.scenes import Scene
-from lab.picturebook.shards import Shard
-from lab.picturebook.vocabulary import BOS, EOS, referseg_frame, split_words, vocabulary
 from llava.constants import IMAGE_TOKEN
+from picturebook.expressions import answer_words, sample_expressions
+from picturebook.scenes import Scene
+from picturebook.shards import Shard
+from picturebook.vocabulary import BOS, EOS, referseg_frame, split_words, vocabulary
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration

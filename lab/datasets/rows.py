@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from lab.files import JsonlLine, read_jsonl
-from lab.paths import PathLike
 from lab.records import Sample
+from lab.storage.files import JsonlLine, read_jsonl
+from lab.storage.paths import PathLike
 
 
 @dataclass(frozen=True)

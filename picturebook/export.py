@@ -1,4 +1,4 @@
-"""Export drawn scenes as a data set: ``python -m lab.picturebook.export --output DIR --split test --scenes 100``."""
+"""Export drawn scenes as a data set: ``python -m picturebook.export --output DIR --split test --scenes 100``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from lab.picturebook.drawing import render
-from lab.picturebook.expressions import TEMPLATE_WEIGHTS, TEMPLATES, Expression, answer_words, sample_expressions
-from lab.picturebook.scenes import Rendered, Scene, sample_scene
+from picturebook.drawing import render
+from picturebook.expressions import TEMPLATE_WEIGHTS, TEMPLATES, Expression, answer_words, sample_expressions
+from picturebook.scenes import Rendered, Scene, sample_scene
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def write_examples(output: Path) -> Path:
     Returns:
         Path of the JSONL; its image paths are relative to the folder above `output`, as in the README.
     """
-    from lab.picturebook.scenes import example_scenes
+    from picturebook.scenes import example_scenes
 
     (output / "images").mkdir(parents=True, exist_ok=True)
     path = output / "localization_data.jsonl"

@@ -13,8 +13,8 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
-from lab.picturebook.drawing import render
-from lab.picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, SUPPORTS, Rendered, Scene, sample_scene
+from picturebook.drawing import render
+from picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, SUPPORTS, Rendered, Scene, sample_scene
 
 IMAGE_SIDE = 128
 PATCH_SIDE = 8

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lab.heads.trials import TrialStatistics
 from lab.records import HeadScore
-from lab.trials import TrialStatistics
 
 ENTROPY_SHARES = ("mass", "area")
 THRESHOLD_METHODS = ("chord",)
@@ -242,7 +242,7 @@ def selection_record(
         ids: Identifier of each sample, in the order of the scores.
         model_name: Name of the model.
         template: Key of the prompt template.
-        inputs_sha256: Hash of the inputs, such as `lab.heads_file.hash_inputs` gives.
+        inputs_sha256: Hash of the inputs, such as `lab.heads.heads_file.hash_inputs` gives.
         trials: Statistics over trials.
 
     Returns:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab.picturebook.shards import GRID_SIDE, IMAGE_SIDE, PATCH_SIDE
-from lab.picturebook.vocabulary import BOS, EOS, PAD, vocabulary
 from llava.constants import IMAGE_TOKEN
+from picturebook.shards import GRID_SIDE, IMAGE_SIDE, PATCH_SIDE
+from picturebook.vocabulary import BOS, EOS, PAD, vocabulary
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration

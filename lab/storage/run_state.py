@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.files import append_jsonl_line, atomic_write, load_bbox_json, read_jsonl, save_json
-from lab.paths import OutputPaths
+from lab.datasets.rows import RowFailure
 from lab.records import Sample
-from lab.rows import RowFailure
+from lab.storage.files import append_jsonl_line, atomic_write, load_bbox_json, read_jsonl, save_json
+from lab.storage.paths import OutputPaths
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How often a model's first answer word is right: ``python -m lab.picturebook.answers --dataset-jsonl FILE``."""
+"""How often a model's first answer word is right: ``python -m picturebook.answers --dataset-jsonl FILE``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def answer_accuracy(bundle: LlavaBundle, dataset: Path) -> dict[str, float]:
 
     Args:
         bundle: The loaded model.
-        dataset: JSONL that `lab.picturebook.export` wrote.
+        dataset: JSONL that `picturebook.export` wrote.
 
     Returns:
         The share over `all` rows, over `binding` (colour-and-kind expressions on binding scenes), and over each
@@ -87,7 +87,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", default="examples/models/picturebook-llava")
-    parser.add_argument("--dataset-jsonl", type=Path, required=True, help="what lab.picturebook.export wrote")
+    parser.add_argument("--dataset-jsonl", type=Path, required=True, help="what picturebook.export wrote")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
     from llava.model.builder import load_llava

@@ -1,0 +1,1 @@
+"""What stands between a shell and the stages: quoting, help, errors, sweeps."""

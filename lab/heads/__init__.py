@@ -1,0 +1,1 @@
+"""Scores and choices of heads as records, and the files that hold them."""

@@ -1,0 +1,1 @@
+"""What each stage does, over the plain functions of the flat modules."""
