@@ -11,7 +11,13 @@ import numpy as np
 
 Box = tuple[float, float, float, float]
 
-SCALES = {"pixels": None, "unit": 1.0, "thousand": 1000.0}
+_UNITS = {
+    "pixels": "pixels",
+    "unit": "shares of the picture, 0 to 1",
+    "thousand": "thousandths of the picture",
+    "padded": "shares of the padded square, 0 to 1",
+}
+SCALES = {"pixels": None, "unit": 1.0, "thousand": 1000.0, "padded": 1.0}
 AUTO = "auto"
 BOX_FIELDS = ("bbox_xyxy", "bbox")
 EDGE_TOLERANCE = 1.0
@@ -19,7 +25,7 @@ EDGE_TOLERANCE = 1.0
 BAD_SHARE = 0.01
 """A reading is possible as long as no larger share of the rows contradicts it."""
 CLEARLY_WORSE = 3.0
-"""Where some rows contradict every reading, one is still taken if the others have so many times as many against them."""
+"""Where some rows contradict every reading, one is taken if all others have so many times as many against them."""
 BAD_SHARE_AT_MOST = 0.1
 ENOUGH_WHOLE_NUMBERS = 20
 """From so many rows on, boxes in 0..1000 would have left pictures of at most 1,000 pixels somewhere."""
@@ -31,7 +37,8 @@ class BoxReading:
 
     Attributes:
         corners: `xywh` (left, top, width, height) or `xyxy` (left, top, right, bottom; the second corner exclusive).
-        scale: `pixels`, `unit` (shares of the picture's width and height) or `thousand` (thousandths of them).
+        scale: `pixels`, `unit` (shares of the picture's width and height), `thousand` (thousandths of them), or
+            `padded` (shares of the square that the picture, centred, is padded to, as in LLaVA-1.5's training data).
     """
 
     corners: str
@@ -46,8 +53,7 @@ class BoxReading:
     def description(self) -> str:
         """For people."""
         corners = "[x, y, width, height]" if self.corners == "xywh" else "[x0, y0, x1, y1]"
-        units = {"pixels": "pixels", "unit": "shares of the picture, 0 to 1", "thousand": "thousandths of the picture"}
-        return f"{corners} in {units[self.scale]}"
+        return f"{corners} in {_UNITS[self.scale]}"
 
     def to_xyxy(self, numbers: np.ndarray, image_sizes_wh: np.ndarray) -> np.ndarray:
         """Turn boxes as written into half-open boxes in pixels.
@@ -59,11 +65,16 @@ class BoxReading:
         Returns:
             `[n, 4]` x0, y0, x1, y1 in pixels of the picture.
         """
-        boxes = np.array(numbers, dtype=np.float64, copy=True).reshape(-1, 4)
+        boxes: np.ndarray = np.array(numbers, dtype=np.float64, copy=True).reshape(-1, 4)
         if self.corners == "xywh":
             boxes[:, 2:] += boxes[:, :2]
         full = SCALES[self.scale]
-        return boxes if full is None else boxes / full * np.tile(image_sizes_wh, 2)
+        if full is None:
+            return boxes
+        if self.scale == "padded":
+            side = image_sizes_wh.max(axis=1, keepdims=True)
+            return np.asarray(boxes * side - np.tile((side - image_sizes_wh) / 2, 2))
+        return np.asarray(boxes / full * np.tile(image_sizes_wh, 2))
 
 
 READINGS = {
@@ -71,7 +82,8 @@ READINGS = {
     for reading in (BoxReading(corners, scale) for scale in SCALES for corners in ("xywh", "xyxy"))
 }
 BOX_FORMATS = (AUTO, *READINGS)
-# No known data set writes widths and heights in thousandths: it is read only where it is declared.
+# No known data set writes widths and heights in thousandths, and shares of the padded square are a matter of the format:
+# such readings are taken where they are declared.
 _FOUND_BY_ITSELF = {
     "bbox": ("xywh", "xyxy", "xywh_unit", "xyxy_unit", "xyxy_thousand"),
     "bbox_xyxy": ("xyxy", "xyxy_unit", "xyxy_thousand"),
@@ -104,6 +116,7 @@ def read_boxes(
     field: str,
     where: str,
     box_format: str = AUTO,
+    candidates: Optional[Sequence[str]] = None,
     option: str = "--box-format",
 ) -> ReadBoxes:
     """Read the boxes of a file in one way, the declared one or the only one that is possible.
@@ -117,6 +130,7 @@ def read_boxes(
         field: The field that they stand in, `bbox` or `bbox_xyxy`; the latter is never read as width and height.
         where: The file, for messages.
         box_format: `auto`, or one of `BOX_FORMATS` to take it as declared.
+        candidates: Names of the readings to choose from, where the kind of file leaves fewer or others than the field.
         option: How the user declares it, for messages.
 
     Returns:
@@ -133,7 +147,9 @@ def read_boxes(
         )
     if box_format != AUTO:
         return _read_as(READINGS[box_format], numbers, image_sizes_wh, f"declared with {option}={box_format}")
-    reading, why = _decide(numbers, image_sizes_wh, _candidates(numbers, image_sizes_wh, field), where, option)
+    readings = [READINGS[name] for name in candidates or _FOUND_BY_ITSELF[field]]
+    tried = _worth_trying(readings, numbers, image_sizes_wh, field)
+    reading, why = _decide(numbers, image_sizes_wh, tried, where, option)
     return _read_as(reading, numbers, image_sizes_wh, why)
 
 
@@ -215,15 +231,16 @@ class _Verdict:
         return f"{self.reading.name}: {' and '.join(against) or 'all possible'}"
 
 
-def _candidates(numbers: np.ndarray, image_sizes_wh: np.ndarray, field: str) -> list[BoxReading]:
+def _worth_trying(
+    readings: Sequence[BoxReading], numbers: np.ndarray, image_sizes_wh: np.ndarray, field: str
+) -> list[BoxReading]:
     """The readings to try: shares where nothing exceeds 1, thousandths only where pixels do not settle it."""
-    readings = [READINGS[name] for name in _FOUND_BY_ITSELF[field]]
-    if numbers.max(initial=0.0) <= 1.0:
-        return [reading for reading in readings if reading.scale == "unit"]
-    readings = [reading for reading in readings if reading.scale != "unit"]
-    if not _may_be_thousandths(numbers, image_sizes_wh, field):
-        return [reading for reading in readings if reading.scale != "thousand"]
-    return readings
+    shares = numbers.max(initial=0.0) <= 1.0
+    tried = [reading for reading in readings if (SCALES[reading.scale] == 1.0) == shares]
+    in_pixels = any(reading.scale == "pixels" for reading in tried)
+    if in_pixels and not _may_be_thousandths(numbers, image_sizes_wh, field):
+        tried = [reading for reading in tried if reading.scale != "thousand"]
+    return tried or list(readings)
 
 
 def _may_be_thousandths(numbers: np.ndarray, image_sizes_wh: np.ndarray, field: str) -> bool:
