@@ -45,12 +45,17 @@ def test_forty_boxes_tell_how_they_are_written(name):
     assert found.unreadable == ()
 
 
-@pytest.mark.parametrize("name", [name for name in BOX_FORMATS if name != "auto"])
+@pytest.mark.parametrize("name", [name for name in BOX_FORMATS if name != "auto" and "padded" not in name])
 def test_a_declared_reading_is_taken(name):
     truth = photo_boxes(3)
     found = read(written_as(truth, name), box_format=name)
     assert np.abs(found.boxes_xyxy - truth).max() <= (0.5 if name.endswith("thousand") else 1e-9)
     assert f"--box-format={name}" in found.why
+
+
+def test_shares_of_the_padded_square_are_taken_where_declared():
+    found = read([[0.25, 0.5, 0.75, 0.75]], box_format="xyxy_padded")  # 640 x 480 has 80 pixels above and below
+    assert found.boxes_xyxy.tolist() == [[160, 240, 480, 400]]
 
 
 def test_corners_that_leave_the_picture_as_widths_are_not_read_as_widths():

@@ -82,8 +82,8 @@ READINGS = {
     for reading in (BoxReading(corners, scale) for scale in SCALES for corners in ("xywh", "xyxy"))
 }
 BOX_FORMATS = (AUTO, *READINGS)
-# No known data set writes widths and heights in thousandths, and shares of the padded square are a matter of the format:
-# such readings are taken where they are declared.
+# No known data set writes widths and heights in thousandths, and shares of the padded square are a matter of the
+# format: such readings are taken where they are declared.
 _FOUND_BY_ITSELF = {
     "bbox": ("xywh", "xyxy", "xywh_unit", "xyxy_unit", "xyxy_thousand"),
     "bbox_xyxy": ("xyxy", "xyxy_unit", "xyxy_thousand"),

@@ -24,7 +24,7 @@ def read_any(path: Path) -> Any:
     """Read a file of records.
 
     Args:
-        path: `.json`, `.jsonl`, `.p` or `.pkl`, `.parquet`, `.csv` or `.tsv`; without such an ending it is taken for JSON.
+        path: `.json`, `.jsonl`, `.p` or `.pkl`, `.parquet`, `.csv` or `.tsv`; anything else is taken for JSON.
 
     Returns:
         What a JSON file or a pickle holds; an iterator over the rows of all others.

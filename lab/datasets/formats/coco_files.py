@@ -40,9 +40,7 @@ def read_mdetr(inputs: Inputs) -> Iterator[Expression]:
         targets.setdefault(annotation["image_id"], []).append(annotation)
     split = (_MDETR_SPLIT.search(inputs.path.name) or ("", ""))[1]
     if inputs.split is not None and split and split != inputs.split:
-        raise ValueError(
-            f"Expected {inputs.path.name} to be of the split {inputs.split!r}, but its name says {split!r}."
-        )
+        raise ValueError(f"Expected {inputs.path.name} to be of split {inputs.split!r}, but its name says {split!r}.")
     for image in content["images"]:
         what = f"image {image.get('id')}"
         found = targets.get(image["id"], [])

@@ -43,7 +43,7 @@ def read_conversations(inputs: Inputs) -> Iterator[Expression]:
 
 
 def _phrase(question: str) -> str:
-    """What is asked for: within <ref> marks, or else what follows the last colon; a full stop at the end is the turn's."""
+    """What is asked for: within <ref> marks, or else after the last colon; a full stop at the end is the turn's."""
     marked = _REF.search(question)
     if marked:
         return marked[1].strip()
@@ -54,7 +54,7 @@ def _phrase(question: str) -> str:
 CONVERSATIONS = Format(
     "conversations",
     "conversations of LLaVA or InternVL, boxes in the text",
-    "auto",
+    ("xyxy_unit", "xyxy_padded", "xyxy_thousand", "xyxy"),
     is_conversations,
     read_conversations,
 )

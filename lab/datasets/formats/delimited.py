@@ -44,6 +44,7 @@ def read_table_rows(inputs: Inputs) -> Iterator[Expression]:
             prompt=str(need(row, _known(row, _TEXT_KEYS, what), what)),
             picture=Picture(coco_names(image), None, _size(row)),
             boxes=(_box(row, what),),
+            corners="" if row.get("bbox") else "xyxy",
             dataset=str(row.get("dataset") or inputs.dataset),
             split=str(row.get("split") or inputs.split or ""),
             sent_id=row.get("id") or number,
@@ -80,7 +81,7 @@ def _known(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> str:
 
 
 def box_columns(row: Mapping[str, Any]) -> Optional[tuple[str, tuple[str, ...]]]:
-    """The columns that hold a box and what they say of its reading: corners, sizes, or one `bbox` that does not tell."""
+    """The columns that hold a box and how they are meant: corners, sizes, or one `bbox` that does not tell."""
     for corners, sets in (("xyxy", _CORNER_KEYS), ("xywh", _SIZE_KEYS)):
         for keys in sets:
             if all(row.get(key) not in (None, "") for key in keys):
@@ -114,5 +115,7 @@ def _decoded(text: str, what: str) -> bytes:
         raise ValueError(f"Expected the picture of {what} as base64 text, but got {text[:20]!r}.") from None
 
 
-TABLE = Format("table", "CSV or TSV", "auto", is_table, read_table_rows)
-VLMEVALKIT = Format("vlmevalkit", "VLMEvalKit's TSV, pictures inside", "auto", is_vlmevalkit, read_vlmevalkit)
+_TABLE_BOXES = ("xywh", "xyxy", "xywh_unit", "xyxy_unit", "xyxy_thousand")
+_ANSWER_BOXES = ("xyxy", "xyxy_unit")
+TABLE = Format("table", "CSV or TSV", _TABLE_BOXES, is_table, read_table_rows)
+VLMEVALKIT = Format("vlmevalkit", "VLMEvalKit's TSV, pictures inside", _ANSWER_BOXES, is_vlmevalkit, read_vlmevalkit)

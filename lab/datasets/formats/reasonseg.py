@@ -23,7 +23,7 @@ def is_reasonseg(path: Path, record: Optional[Mapping[str, Any]]) -> bool:
 
 
 def read_reasonseg(inputs: Inputs) -> Iterator[Expression]:
-    """One expression a file: the first text, as scores use it; shapes called ignore are left out of masks, flags dropped."""
+    """One expression a file: its first text, as scores use it; ignored shapes are kept apart, flags dropped."""
     files = sorted(inputs.path.glob("*.json")) if inputs.path.is_dir() else [inputs.path]
     for file in files:
         record = read_json(file)

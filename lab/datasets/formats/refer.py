@@ -19,7 +19,8 @@ def is_refer(path: Path, record: Optional[Mapping[str, Any]]) -> bool:
     """REFER: one target each, `ref_id` with `sentences` and `ann_id`."""
     if record is None:
         return path.is_dir() and any(path.glob("refs(*).p"))
-    return has_keys(record, "ref_id", "sentences", "ann_id") and not isinstance(record["ann_id"], list)
+    plain = has_keys(record, "ref_id", "sentences", "ann_id") and "raw_anns" not in record
+    return plain and not isinstance(record["ann_id"], list)
 
 
 def is_grefcoco(path: Path, record: Optional[Mapping[str, Any]]) -> bool:
