@@ -45,8 +45,8 @@ def convert(inputs: Inputs, output: Path, options: ConversionOptions) -> Convers
 
     Args:
         inputs: What it is read from.
-        output: JSON lines to write; the report goes beside it, as `<output>.report.json`, and pictures that the data set
-            carries go to `<output without suffix>_images/`.
+        output: JSON lines to write; the report goes beside it, as `<output>.report.json`, and pictures that the data
+            set carries go to `<output without suffix>_images/`.
         options: How.
 
     Returns:
@@ -129,9 +129,9 @@ def _check_fixed_reading(read: ReadBoxes, numbers: np.ndarray, form: Format, pat
     contradicted = wrong > BAD_SHARE * len(numbers) and (wrong > 1 or wrong > len(numbers) / 2)
     if contradicted or (read.reading.scale == "pixels" and numbers.max() <= 1.0):
         raise ValueError(
-            f"Expected the boxes of {path} to be {read.reading.description}, as the format {form.name} has them, but got "
-            f"{wrong} of {len(numbers)} without extent or outside their pictures, and no number above {numbers.max():g}. "
-            "Say how they are meant with --box-format."
+            f"Expected the boxes of {path} to be {read.reading.description}, as the format {form.name} has them, but "
+            f"got {wrong} of {len(numbers)} without extent or outside their pictures, and no number above "
+            f"{numbers.max():g}. Say how they are meant with --box-format."
         )
 
 
