@@ -14,8 +14,8 @@ def to_rle(segmentation: Any, image_size_wh: Optional[tuple[int, int]]) -> Optio
     """Turn a segmentation into COCO's compressed run-length code.
 
     Args:
-        segmentation: Polygons, each a flat list x, y, x, y, ...; a run-length code, compressed or not; several of these,
-            whose union is meant; or None.
+        segmentation: Polygons, each a flat list x, y, x, y, ...; a run-length code, compressed or not; several of
+            these, whose union is meant; or None.
         image_size_wh: Size of the picture, which polygons need.
 
     Returns:
