@@ -6,6 +6,9 @@ column i covers ``[i, i + 1)``, so that COCO's ``[x, y, w, h]`` is ``[x, y, x + 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 
 from lab.boxes import (
@@ -18,6 +21,7 @@ from lab.boxes import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
+from lab.heads.measures import LocalizedHeads
 from lab.records import Grid, Localization
 
 __all__ = [
@@ -30,12 +34,14 @@ __all__ = [
     "cells_to_mask",
     "localize",
     "localize_each",
+    "localize_heads",
     "smooth_maps",
     "xywh_to_xyxy",
     "xyxy_to_xywh",
 ]
 
 REGIONS = ("largest", "heaviest", "all")
+SETS_AT_ONCE = 250
 FLATNESS_TOLERANCE = 1e-6
 """A map whose values differ by less than this share of the largest is flat: what is left is rounding."""
 SLIVER = 1e-6
@@ -265,3 +271,65 @@ def _cell_of_pixel(edges: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarr
 def _as_box(values: np.ndarray) -> Box:
     x0, y0, x1, y1 = (float(value) for value in values)
     return x0, y0, x1, y1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Every head and many sets of heads of one sample
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def localize_heads(
+    attention: np.ndarray,
+    grid: Grid,
+    image_size_wh: tuple[int, int],
+    *,
+    head_sets: np.ndarray,
+    per_image_heads: Sequence[tuple[int, int]],
+    sigma: float,
+    truncate: float,
+    region: str,
+    relative_threshold: float,
+) -> LocalizedHeads:
+    """Mask and box of every head, and the box of every set of heads, all at once; the rule is that of `localize`.
+
+    Args:
+        attention: `[layers, heads, visual_tokens]`.
+        grid: Where the cells lie in the image.
+        image_size_wh: Width and height of the original image.
+        head_sets: `[sets, K]` int, heads as `layer * num_heads + head`: first the fixed ones.
+        per_image_heads: (layer, head) of the heads that the criteria choose for this sample; none where they find none.
+        sigma: Smoothing, as in `localize`; so are the other three.
+        truncate: See there.
+        region: See there.
+        relative_threshold: See there.
+
+    Returns:
+        Masks and boxes.
+    """
+    localized = partial(
+        localize_each, grid=grid, image_size_wh=image_size_wh, region=region, relative_threshold=relative_threshold
+    )
+    # Smoothing is linear, so that the sum of smoothed maps serves every set.
+    smoothed = smooth_maps(attention.reshape(-1, *grid.shape), sigma=sigma, truncate=truncate)
+    masks, boxes_xyxy = localized(smoothed)
+    per_image = [layer * attention.shape[1] + head for layer, head in per_image_heads]
+    sums = [smoothed[head_sets[0]].sum(axis=0), smoothed.sum(axis=0), smoothed[per_image].sum(axis=0)]
+    rival_masks, rival_boxes_xyxy = localized(np.stack(sums))
+    chunks = np.array_split(head_sets, max(1, len(head_sets) // SETS_AT_ONCE))
+    set_boxes_xyxy = [localized(_sum_of_members(smoothed, chunk))[1] for chunk in chunks]
+    return LocalizedHeads(
+        masks=masks,
+        boxes_xyxy=boxes_xyxy,
+        set_boxes_xyxy=np.concatenate(set_boxes_xyxy),
+        fixed_mask=rival_masks[0],
+        all_heads_xyxy=rival_boxes_xyxy[1],
+        per_image_xyxy=rival_boxes_xyxy[2],
+    )
+
+
+def _sum_of_members(maps: np.ndarray, head_sets: np.ndarray) -> np.ndarray:
+    """Sum of the maps of each set, `[sets, rows, cols]`, added up member by member to save memory."""
+    total = maps[head_sets[:, 0]]
+    for member in head_sets.T[1:]:
+        total += maps[member]
+    return total

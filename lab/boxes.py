@@ -65,17 +65,15 @@ def mask_coverage(mask: np.ndarray, grid: Grid) -> np.ndarray:
         `[rows, cols]` float64 in [0, 1]; what lies outside the image is covered by nothing.
     """
     x_edges, y_edges = cell_edges(grid)
-    down = _covered_between(mask.astype(np.float64), y_edges)
-    covered: np.ndarray = _covered_between(down.T, x_edges).T / (grid.cell_w * grid.cell_h)
+    down, across = (_overlap(edges, length) for edges, length in ((y_edges, len(mask)), (x_edges, mask.shape[1])))
+    covered: np.ndarray = down @ mask @ across.T / (grid.cell_w * grid.cell_h)
     return covered
 
 
-def _covered_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Integral of `values` `[n, m]`, constant over each unit of the first axis, between edges `[k + 1]`: `[k, m]`."""
-    total = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
-    at = np.clip(edges, 0, len(values))
-    whole = np.minimum(at.astype(np.intp), len(values) - 1)
-    return np.diff(total[whole] + (at - whole)[:, None] * values[whole], axis=0)
+def _overlap(edges: np.ndarray, length: int) -> np.ndarray:
+    """How much of each pixel of one axis lies between two edges, `edges` being `[k + 1]`: `[k, length]`."""
+    pixel = np.arange(length)
+    return np.clip(np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel), 0, None)
 
 
 def cell_edges(grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -91,8 +91,8 @@ def comparison_sets(
     if matched < FEWEST_MATCHED:
         crowded = ", ".join(f"{count} of {num_heads} in layer {layer}" for layer, count in sorted(by_layer.items()))
         note = (
-            f"The fixed heads are {crowded}: there are only {matched} sets of the same layers, too few to compare with, "
-            "so that heads of any layer were taken."
+            f"The fixed heads are {crowded}: there are only {matched} sets of the same layers, too few to compare "
+            "with, so that heads of any layer were taken."
         )
         groups = [(np.arange(num_layers * num_heads), len(flat))]
     possible = math.prod(math.comb(len(pool), count) for pool, count in groups)

@@ -94,7 +94,7 @@ def spearman_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def bonett_wright(rho: float, num_heads: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """95 % interval of Spearman's rho: Fisher's z with variance `(1 + rho^2 / 2) / (n - 3)` (Bonett and Wright 2000)."""
+    """95 % interval of rho: Fisher's z with the variance `(1 + rho^2 / 2) / (n - 3)` (Bonett and Wright 2000)."""
     if num_heads < 4 or abs(rho) >= 1:
         return float("nan"), float("nan")
     half = z * np.sqrt((1 + rho**2 / 2) / (num_heads - 3))

@@ -14,7 +14,7 @@ _CHUNK = 500
 
 
 def smallest_p_value(num_clusters: int) -> float:
-    """The smallest two-sided p-value that the flips of so many clusters can give: all of one sign, or all of the other."""
+    """The smallest two-sided p-value that the flips of so many clusters can give: all of one sign or the other."""
     return min(1.0, 2.0 ** (1 - num_clusters))
 
 
@@ -32,8 +32,8 @@ def sign_flip_tests(
     """Two-sided tests of means of paired differences, by flipping the signs of clusters.
 
     The statistic is `|sum_g s_g D_g| / N` with `D_g` the sum of a cluster's differences: rows of one picture are no
-    independent evidence, so they change their sign together. The null hypothesis is that a picture's sum is as likely to
-    be `D_g` as `-D_g`, symmetry around 0 and not only a mean of 0.
+    independent evidence, so they change their sign together. The null hypothesis is that a picture's sum is as likely
+    to be `D_g` as `-D_g`, symmetry around 0 and not only a mean of 0.
 
     Args:
         differences: `[rows, tests]`.
