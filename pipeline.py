@@ -17,17 +17,9 @@ from types import ModuleType
 from typing import Any, Callable, Optional
 
 from lab.command_line.quoting import quote_text_values
-from lab.config.settings import (
-    PROJECT_ROOT,
-    ConfigError,
-    ModelSettings,
-    Settings,
-    explain,
-    help_text,
-    register_schema,
-    text_keys,
-    validate,
-)
+from lab.config.help_page import help_text
+from lab.config.schema import explain, register_schema, text_keys, validate
+from lab.config.settings import PROJECT_ROOT, ConfigError, ModelSettings, Settings
 from lab.datasets.rows import RowFailure, RowFields, group_by_image, read_rows
 from lab.records import Sample
 from lab.storage import files
