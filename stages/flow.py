@@ -407,7 +407,7 @@ def _write_attention(result: ItemResult, plan: Plan, paths: OutputPaths) -> list
 
 def _draw(result: ItemResult, plan: Plan, paths: OutputPaths) -> Any:
     """Draw the figure, and write it if wanted; it is given back only if it is to be shown."""
-    from llava.mm_utils import load_image
+    from vlm.images import load_image
 
     assert result.choice is not None, "a figure shows chosen heads"
     assert result.localization is not None, "a figure shows a box"
