@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lab.command_line.quoting import quote_text_values, quote_value
-from lab.config import settings as config
-from lab.config.settings import ConfigError, Settings, model_directory_name, register_schema, validate
+from lab.config import schema as config
+from lab.config.help_page import help_text
+from lab.config.schema import register_schema, validate
+from lab.config.settings import STAGES, ConfigError, Settings, model_directory_name
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -183,7 +185,10 @@ def test_manual_heads_are_read_in_order() -> None:
         ("+data.qeury=x", r"got 'data\.qeury'\. Did you mean 'data\.query'\?"),
         ("+nonsense=x", r"got 'nonsense'\. See python pipeline\.py --help"),
         ("~data.query", r"Expected data\.query to be set, but got a request to remove it"),
-        ("logic.manual_heads=[{layr: 1, head: 2}]", r"got 'layr'\. Did you mean 'logic\.manual_heads\.layer'\?"),
+        (
+            "logic.manual_heads=[{layr: 1, head: 2}]",
+            r"such as \[L14H24, L14H13\] or .*, but got \{'layr': 1, 'head': 2\}",
+        ),
         ("model=llava15_7", r"one of .*picturebook, but got 'llava15_7'\. Did you mean model=llava15_7b\?"),
         ("logic=papre", r"Did you mean logic=paper\?"),
         ("logic.top_k=three", r"Expected logic\.top_k to be a whole number, but got.*'three'"),
@@ -196,33 +201,36 @@ def test_manual_heads_are_read_in_order() -> None:
         ("logic.threshold=3", r"Expected logic\.threshold to be a valid value"),
         ("data.query=[a,b]", r"Expected data\.query to be text or null"),
         ("data.image_file={a: 1}", r"Expected data\.image_file to be text or null"),
-        ("logic.top_k=0", r"Expected logic\.top_k to be at least 1, but got 0"),
-        ("logic.skip_layers=-1", r"logic\.skip_layers to be at least 0"),
-        ("logic.smoothing.sigma=-1", r"logic\.smoothing\.sigma to be at least 0, but got -1"),
-        ("logic.smoothing.sigma=nan", r"logic\.smoothing\.sigma to be at least 0, but got nan"),
-        ("logic.smoothing.sigma=inf", r"logic\.smoothing\.sigma to be at least 0, but got inf"),
-        ("logic.smoothing.truncate=0", r"logic\.smoothing\.truncate to be at least 0\.5"),
+        ("logic.top_k=0", r"Expected logic\.top_k to be between 1 and 10000, but got 0"),
+        ("logic.skip_layers=-1", r"logic\.skip_layers to be between 0 and 10000"),
+        ("logic.smoothing.sigma=-1", r"logic\.smoothing\.sigma to be between 0 and 100, but got -1"),
+        ("logic.smoothing.sigma=nan", r"logic\.smoothing\.sigma to be between 0 and 100, but got nan"),
+        ("logic.smoothing.sigma=inf", r"logic\.smoothing\.sigma to be between 0 and 100, but got inf"),
+        ("logic.smoothing.truncate=0", r"logic\.smoothing\.truncate to be between 0\.5 and 20"),
         ("logic.entropy.binarize_threshold=2", r"binarize_threshold to be between 0 and 1, but got 2"),
         ("logic.entropy.shares=count", r"logic\.entropy\.shares to be one of mass, area, but got 'count'"),
         ("logic.threshold.method=cord", r"one of chord, but got 'cord'\. Did you mean 'chord'\?"),
         ("logic.threshold.scope=batch", r"one of sample, dataset, but got 'batch'"),
         ("logic.threshold.value=1.5", r"logic\.threshold\.value to be between 0 and 1"),
         ("logic.mask.region=biggest", r"logic\.mask\.region to be one of .*largest"),
-        ("logic.lowest_n=0", r"logic\.lowest_n to be at least 1"),
-        ("logic.manual_heads=[{layer: -1, head: 2}]", r"layer to be at least 0, but got -1"),
+        ("logic.lowest_n=0", r"logic\.lowest_n to be between 1 and"),
+        (
+            "logic.manual_heads=[{layer: -1, head: 2}]",
+            r"logic\.manual_heads\.layer to be between 0 and 9999, but got -1",
+        ),
         ("logic.manual_heads=[{layer: 1, head: 2}, {layer: 1, head: 2}]", "each head once"),
         ("model.device=gpu", r"model\.device to be auto, cpu, cuda or cuda:<id>, but got 'gpu'"),
         ("model.dtype=half", r"model\.dtype to be one of auto, float16"),
         ("model.use_flash_attn=true", "use_flash_attn to be false, but got true: flash attention computes no"),
-        ("model.prefill_attention=flash", r"prefill_attention to be one of eager, sdpa"),
-        ("model.batch_size=0", r"model\.batch_size to be at least 1"),
-        ("model.num_beams=0", r"model\.num_beams to be at least 1"),
+        ("model.prefill_attention=flash", r"prefill_attention to be one of sdpa, eager"),
+        ("model.batch_size=0", r"model\.batch_size to be between 1 and"),
+        ("model.num_beams=0", r"model\.num_beams to be between 1 and"),
         ("model.name=''", r"model\.name to be non-empty text"),
         ("storage.attention.dtype=float8", r"storage\.attention\.dtype to be one of float16, bfloat16, float32"),
         ("storage.attention.level=10", r"storage\.attention\.level to be between 0 and 9"),
         ("storage.workers=0", r"storage\.workers to be between 1 and 64"),
-        ("data.trials=0", r"data\.trials to be at least 1"),
-        ("data.start_index=-1", r"data\.start_index to be at least 0"),
+        ("data.trials=0", r"data\.trials to be between 1 and"),
+        ("data.start_index=-1", r"data\.start_index to be between 0 and"),
         ("data.batch_attention_dir=[a,3]", r"directory or a list of directories, but got \['a', 3\]"),
         ("stage=pipelin", r"stage to be one of .* but got 'pipelin'\. Did you mean 'pipeline'\?"),
         ("model.conv_mode=referseq", r"model\.conv_mode to be one of .*Did you mean 'referseg'\?"),
@@ -236,7 +244,7 @@ def test_each_mistake_is_named_in_one_line(override: str, message: str, make_ima
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.start_index=5", "data.end_index=5"], r"data\.end_index to be at least 6, but got 5"),
+        (["data.start_index=5", "data.end_index=5"], r"data\.end_index to be between 6 and 1\d+, but got 5"),
         (["data.process_all=true", "data.end_index=5"], "either data.process_all=true or a range"),
         (["data.process_all=false"], "Expected data.start_index or data.end_index with data.process_all=false"),
         (
@@ -411,12 +419,12 @@ def test_help_needs_nothing_heavy_and_names_all_stages_and_models() -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert after.ru_utime - before.ru_utime < 2  # seconds of computing; about half a second where nothing else runs
-    for word in (*config.STAGES, *(path.stem for path in (CONF / "model").glob("*.yaml")), "paper", "data.query"):
+    for word in (*STAGES, *(path.stem for path in (CONF / "model").glob("*.yaml")), "paper", "data.query"):
         assert word in done.stdout
 
 
 def test_help_shows_what_the_overrides_make() -> None:
-    page = config.help_text(["model=picturebook", "logic.top_k=7"], CONF)
+    page = help_text(["model=picturebook", "logic.top_k=7"], CONF)
     assert "name: examples/models/picturebook-llava" in page
     assert "top_k: 7" in page
     assert "$CONFIG" not in page
