@@ -13,7 +13,8 @@ from lab.command_line.hydra_run import is_config_error, run_hydra
 from lab.command_line.results import StageResult
 from lab.command_line.sweeps import describe_sweep, keep_sweep_apart
 from lab.config.errors import ConfigError
-from lab.config.settings import Settings, explain, validate
+from lab.config.schema import explain, validate
+from lab.config.settings import Settings
 
 logger = logging.getLogger(__name__)
 
