@@ -7,9 +7,40 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
+LONGEST_QUOTE, LONGEST_LINE = 80, 600
+"""Characters shown of a value that somebody gave, and of a whole message."""
+
 
 class ConfigError(ValueError):
     """The configuration is wrong; the message is one line that says where, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Make one printable line of the message, whatever it quotes.
+
+        Args:
+            message: Says what was expected where, what was got, and what to do.
+        """
+        super().__init__(one_line(message))
+
+
+def quote(value: object) -> str:
+    """Show a value that somebody gave, cut short: text in quotes, anything else as Python writes it."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= LONGEST_QUOTE else f"{value[:LONGEST_QUOTE]!r}... ({len(value)} characters)"
+    if isinstance(value, int) and abs(value) >= 10**LONGEST_QUOTE:
+        return f"a number of about {int(value.bit_length() * 0.30103)} digits"
+    return cut(repr(value), LONGEST_QUOTE)
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut text to `limit` characters, and say so with an ellipsis."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def one_line(text: str) -> str:
+    """Make one printable line of any text: white space becomes a blank, what cannot be printed is spelt out."""
+    joined = " ".join(text[: 4 * LONGEST_LINE].split())
+    return cut("".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined), LONGEST_LINE)
 
 
 def explain(error: BaseException, keys: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from lab.heads.trials import TrialStatistics
 from lab.records import HeadScore
 
 ENTROPY_SHARES = ("mass", "area")
+THRESHOLD_SCALES = ("absolute", "relative")
 THRESHOLD_METHODS = ("chord",)
 THRESHOLD_SCOPES = ("sample", "dataset")
 
@@ -79,6 +80,7 @@ class SelectionRules:
         skip_layers: The first layers, left out.
         bottom_row_filter: Whether heads that look at the bottom row of the grid are left out.
         binarize_threshold: A cell belongs to a component when it exceeds the map's mean by more than this.
+        threshold_scale: Whether that is `absolute`, or `relative` to the map's mean.
         entropy_shares: Share of a component in the entropy: `mass` (of the excess over the mean) or `area` (cells).
         threshold_method: How the threshold of criterion 1 is found: `chord`.
         threshold_value: A fixed threshold, such as the data set's, used instead of the elbow.
@@ -93,6 +95,7 @@ class SelectionRules:
     bottom_row_filter: bool = True
     binarize_threshold: float = 0.001
     entropy_shares: str = "mass"
+    threshold_scale: str = "absolute"
     threshold_method: str = "chord"
     threshold_value: float | None = None
     threshold_scope: str = "sample"
@@ -105,6 +108,7 @@ class SelectionRules:
         check_at_least("skip_layers", self.skip_layers, 0)
         check_at_least("binarize_threshold", self.binarize_threshold, 0)
         check_one_of("entropy_shares", self.entropy_shares, ENTROPY_SHARES)
+        check_one_of("threshold_scale", self.threshold_scale, THRESHOLD_SCALES)
         check_one_of("threshold_method", self.threshold_method, THRESHOLD_METHODS)
         check_one_of("threshold_scope", self.threshold_scope, THRESHOLD_SCOPES)
         if self.lowest_n is not None:

@@ -79,12 +79,17 @@ def cluster_sums(values: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, 
     return totals, np.add.reduceat(known[order], starts, axis=0, dtype=np.float64)
 
 
-def resample_weights(num_clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each cluster is drawn, for all resamples in chunks: `[some, clusters]` float64 each."""
+def resample_weights(
+    num_clusters: int, resamples: int = RESAMPLES, seed: int = 0, num_drawn: int | None = None
+) -> Iterator[np.ndarray]:
+    """How often each cluster is drawn, for all resamples in chunks: `[some, clusters]` float64 each.
+
+    `num_drawn` clusters are drawn with replacement, by default as many as there are.
+    """
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        drawn = rng.integers(0, num_clusters, (size, num_clusters))
+        drawn = rng.integers(0, num_clusters, (size, num_clusters if num_drawn is None else num_drawn))
         drawn += num_clusters * np.arange(size)[:, None]
         counts = np.bincount(drawn.reshape(-1), minlength=size * num_clusters)
         yield counts.reshape(size, num_clusters).astype(np.float64)
