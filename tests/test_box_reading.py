@@ -97,6 +97,12 @@ def test_some_broken_annotations_do_not_hide_the_only_sensible_reading():
     assert read(numbers).reading.name == "xywh"
 
 
+def test_a_row_that_is_possible_in_no_reading_speaks_for_none():
+    found = read([[10.5, 20, 0, 40], [300, 200, 100, 90], [30, 200, 20, 90]])
+    assert (found.reading.name, found.unreadable) == ("xywh", (0,))
+    assert np.isnan(found.boxes_xyxy[0]).all()
+
+
 def test_boxes_that_fit_no_reading_are_refused():
     with pytest.raises(ValueError, match=r"none that does \(xywh: 2 outside the picture; xyxy: .*\)"):
         read([[600.5, 400, 500, 300], [900, 900, 20, 30]])

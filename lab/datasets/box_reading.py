@@ -259,7 +259,7 @@ def _may_be_thousandths(numbers: np.ndarray, image_sizes_wh: np.ndarray, field: 
 def _decide(
     numbers: np.ndarray, image_sizes_wh: np.ndarray, candidates: Sequence[BoxReading], where: str, option: str
 ) -> tuple[BoxReading, str]:
-    verdicts = [_judge(reading, numbers, image_sizes_wh) for reading in candidates]
+    verdicts = _judge_all(candidates, numbers, image_sizes_wh)
     possible = [verdict for verdict in verdicts if verdict.possible] or _clearly_best(verdicts)
     told = "; ".join(map(str, verdicts))
     if not possible:
@@ -281,6 +281,18 @@ def _clearly_best(verdicts: Sequence[_Verdict]) -> list[_Verdict]:
     limit = CLEARLY_WORSE * best.share
     clear = best.share <= BAD_SHARE_AT_MOST and all(other.share >= limit for other in others)
     return [best] if clear else []
+
+
+def _judge_all(candidates: Sequence[BoxReading], numbers: np.ndarray, image_sizes_wh: np.ndarray) -> list[_Verdict]:
+    """Judge every reading on the rows that are possible in some; a row that is possible in none speaks for nothing."""
+    bad = [
+        _without_extent(reading, numbers) | _outside(reading.to_xyxy(numbers, image_sizes_wh), image_sizes_wh)
+        for reading in candidates
+    ]
+    telling = ~np.logical_and.reduce(bad)
+    if not telling.any():
+        telling[:] = True
+    return [_judge(reading, numbers[telling], image_sizes_wh[telling]) for reading in candidates]
 
 
 def _judge(reading: BoxReading, numbers: np.ndarray, image_sizes_wh: np.ndarray) -> _Verdict:
