@@ -10,22 +10,20 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bbox import Box, box_iou, box_ious, cell_coverage, localize_each, smooth_maps, xywh_to_xyxy
-from lab.heads.audit import SampleAudit, measure_auroc, measure_enrichment, measure_masks, measure_pointing
-from lab.records import Grid
-from lab.storage.files import JsonlLine, atomic_write, load_bbox_json, read_jsonl, save_json
+from lab.boxes import Box, box_ious
+from lab.storage.files import atomic_write, load_bbox_json, save_json
 from lab.storage.paths import safe_name
+from scores.ceiling import read_ceiling
+from scores.truths import Truth, read_truths
 
 DEFAULT_THRESHOLDS = (0.25, 0.5, 0.75)
 STATUSES = ("box", "null", "missing", "unreadable")
@@ -173,75 +171,6 @@ def evaluate(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Ground truth
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The ground truth of one row: its id, its line, its half-open box in pixels, and the row itself."""
-
-    id: str
-    line_number: int
-    box_xyxy: Box
-    row: Mapping[str, Any]
-
-
-def read_truths(dataset_jsonl: str | os.PathLike[str], id_field: str) -> tuple[list[Truth], tuple[str, ...]]:
-    """The rows with a ground truth, and a sentence for each row that is broken."""
-    truths, broken = [], []
-    for line in read_jsonl(dataset_jsonl):
-        try:
-            truths.append(_parse_truth(line, id_field))
-        except ValueError as error:
-            broken.append(str(error))
-    if not truths:
-        reason = f"but none of its {len(broken)} rows has them: {broken[0]}" if broken else "but it is empty."
-        raise ValueError(f"Expected {dataset_jsonl} to hold rows with an id and a ground-truth box, {reason}")
-    _check_no_duplicates(truths, id_field)
-    return truths, tuple(broken)
-
-
-def _parse_truth(line: JsonlLine, id_field: str) -> Truth:
-    if line.row is None:
-        raise ValueError(line.error)
-    row, where = line.row, f"line {line.number}"
-    sample_id = row.get(id_field)
-    if isinstance(sample_id, bool) or not isinstance(sample_id, (str, int)) or not str(sample_id).strip():
-        raise ValueError(
-            f"Expected {where} to have an id, text or a whole number, in the field {id_field!r}, "
-            f"but got {sample_id!r}. Its fields are {', '.join(map(repr, row))}: choose one with --id-field."
-        )
-    return Truth(str(sample_id), line.number, _parse_box(row, where), row)
-
-
-def _parse_box(row: Mapping[str, Any], where: str) -> Box:
-    """The ground-truth box of a row; `bbox_xyxy` goes before `bbox`."""
-    field = "bbox_xyxy" if row.get("bbox_xyxy") is not None else "bbox"
-    form = "[x0, y0, x1, y1] with x0 < x1 and y0 < y1" if field == "bbox_xyxy" else "[x, y, width, height]"
-    value: Any = row.get(field)
-    try:
-        x0, y0, x1, y1 = (float(number) for number in value) if field == "bbox_xyxy" else xywh_to_xyxy(value)
-        usable = all(map(math.isfinite, (x0, y0, x1, y1))) and x0 < x1 and y0 < y1
-    except (TypeError, ValueError):
-        usable = False
-    if not usable:
-        raise ValueError(f"Expected {where} to have a ground-truth box {field!r} as {form}, but got {value!r}.")
-    return x0, y0, x1, y1
-
-
-def _check_no_duplicates(truths: Sequence[Truth], id_field: str) -> None:
-    first_line: dict[str, int] = {}
-    for truth in truths:
-        if truth.id in first_line:
-            raise ValueError(
-                f"Expected every {id_field!r} to be there once, but got {truth.id!r} in line {first_line[truth.id]} "
-                f"and again in line {truth.line_number}. Choose another --id-field, or take one of the rows out."
-            )
-        first_line[truth.id] = truth.line_number
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Predictions
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -357,69 +286,6 @@ def _orientation(image_size_wh: Any) -> str | None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Heads against ground truth
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def audit_sample(
-    attention: np.ndarray,
-    grid: Grid,
-    image_size_wh: tuple[int, int],
-    truth_xyxy: Box,
-    *,
-    head_sets: np.ndarray,
-    per_image_heads: Sequence[tuple[int, int]],
-    sigma: float,
-    truncate: float,
-    region: str,
-    relative_threshold: float,
-) -> SampleAudit:
-    """Measure every head, and sets of heads, against the ground truth of one sample, all heads at once.
-
-    Args:
-        attention: `[layers, heads, visual_tokens]`.
-        grid: Where the cells lie in the image.
-        image_size_wh: Width and height of the original image.
-        truth_xyxy: Ground-truth box, half-open, in pixels.
-        head_sets: `[sets, K]` int, heads as `layer * num_heads + head`: first the fixed ones, then random draws.
-        per_image_heads: (layer, head) of the heads that the criteria choose for this sample; none where they find none.
-        sigma: Smoothing, as in `bbox.localize`; so are the other three.
-        truncate: See there.
-        region: See there.
-        relative_threshold: See there.
-
-    Returns:
-        The measures.
-    """
-    shape = attention.shape[:2]
-    maps = attention.reshape(-1, *grid.shape)
-    image_xyxy = (0.0, 0.0, float(image_size_wh[0]), float(image_size_wh[1]))
-    visible = cell_coverage(image_xyxy, grid)
-    coverage = np.minimum(cell_coverage(truth_xyxy, grid), visible)
-    smoothed = smooth_maps(maps, sigma=sigma, truncate=truncate)
-    localized = partial(
-        localize_each, grid=grid, image_size_wh=image_size_wh, region=region, relative_threshold=relative_threshold
-    )
-    masks, boxes_xyxy = localized(smoothed)
-    # Smoothing is linear, so that the sum of smoothed maps serves every set.
-    per_image = [layer * shape[1] + head for layer, head in per_image_heads]
-    sums = [smoothed[head_sets].sum(axis=1), smoothed.sum(axis=0)[None], smoothed[per_image].sum(axis=0)[None]]
-    _, set_boxes_xyxy = localized(np.concatenate(sums))
-    *set_ious, all_heads_iou, per_image_iou = box_ious(set_boxes_xyxy, np.array(truth_xyxy))
-    return SampleAudit(
-        box_iou=box_ious(boxes_xyxy, np.array(truth_xyxy)).reshape(shape),
-        mask_iou=measure_masks(masks, coverage, visible, truth_xyxy, grid).reshape(shape),
-        pointing=measure_pointing(maps, truth_xyxy, grid).reshape(shape),
-        enrichment=measure_enrichment(maps, coverage, visible).reshape(shape),
-        auroc=measure_auroc(maps, coverage, visible).reshape(shape),
-        set_ious=np.array(set_ious),
-        all_heads_iou=float(all_heads_iou),
-        per_image_iou=float(per_image_iou),
-        image_iou=box_iou(image_xyxy, truth_xyxy),
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Command line
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -446,8 +312,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for title, problems in (("not scored", report.broken_rows), ("scored as misses", report.unreadable_predictions)):
         if problems:
             print(_format_problems(title, problems), file=sys.stderr)
+    ceiling = read_ceiling(options.pred_root, read_truths(options.dataset_jsonl, options.id_field)[0]) if options.ceiling else None
+    if ceiling is not None:
+        print(ceiling.sentence())
     if options.json:
-        save_json(options.json, report.to_dict())
+        save_json(options.json, {**report.to_dict(), **({} if ceiling is None else {"ceiling": ceiling.to_dict()})})
     if options.per_sample_csv:
         atomic_write(options.per_sample_csv, _to_csv(report.samples).encode("utf-8"))
     return 0 if report.is_complete else 1
@@ -467,6 +336,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="separated by commas or spaces (default: 0.25,0.5,0.75)",
     )
     parser.add_argument("--group-by", metavar="FIELD", help="also score by this field, such as split or orientation")
+    parser.add_argument("--ceiling", action="store_true", help="also say what the grid of the model allows at best")
     parser.add_argument("--json", metavar="PATH", help="write the scores as JSON")
     parser.add_argument("--per-sample-csv", metavar="PATH", help="write one line for each row")
     options = parser.parse_args(arguments)
