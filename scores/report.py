@@ -70,8 +70,8 @@ class EvaluationReport:
         overlap = "IoU" if rules.overlap == "iou" else "generalized IoU"
         relation = ">=" if rules.rule == "ge" else ">"
         sentence = (
-            f"A hit is {overlap} {relation} threshold, half-open boxes in pixels, {UNIT_WORDS[rules.per]}, a missing box "
-            f"counts as a miss; {overall.num_rows:,} expressions, {overall.num_refs:,} objects, "
+            f"A hit is {overlap} {relation} threshold, half-open boxes in pixels, {UNIT_WORDS[rules.per]}, a missing "
+            f"box counts as a miss; {overall.num_rows:,} expressions, {overall.num_refs:,} objects, "
             f"{overall.num_pictures:,} pictures"
         )
         if rules.resamples:

@@ -83,7 +83,7 @@ def score_masks(
 
 
 def true_mask_of(truth: Truth, directory: Path) -> Optional[np.ndarray]:
-    """The true mask of a row, `[height, width]` bool; empty for an expression without a target; None where there is none.
+    """The true mask of a row, `[height, width]` bool; empty for one without a target; None where there is none.
 
     Raises:
         ValueError: It is unreadable.

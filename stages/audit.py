@@ -13,7 +13,7 @@ import numpy as np
 
 from analyze import choose_heads
 from bbox import Box, box_iou
-from evaluate_boxes import audit_sample, read_truths
+from scores.truths import read_truths
 from lab.config.settings import Settings
 from lab.heads.audit import HeadAudit, SampleAudit, draw_random_sets, summarize_audit
 from lab.heads.head_scores import DatasetSelection, HeadTable
