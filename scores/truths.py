@@ -11,7 +11,15 @@ from typing import Any, Optional
 import numpy as np
 
 from lab.boxes import Box
-from lab.datasets.box_reading import AUTO, BOX_FIELDS, box_numbers, check_box_format, read_boxes, row_size
+from lab.datasets.box_reading import (
+    AUTO,
+    BOX_FIELDS,
+    box_numbers,
+    check_box_format,
+    has_extent,
+    read_boxes,
+    row_size,
+)
 from lab.storage.files import JsonlLine, read_jsonl
 
 Size = tuple[float, float]
@@ -190,6 +198,11 @@ def _parse(line: JsonlLine, id_field: str) -> ParsedRow:
     if found is None and not row.get("no_target") and not row.get("boxes_xyxy"):
         raise ValueError(f"Expected {where} to have a ground-truth box 'bbox_xyxy' or 'bbox', but got neither.")
     field, numbers = found if found is not None else (None, None)
+    if numbers is not None and not has_extent(numbers, field or ""):
+        raise ValueError(
+            f"Expected {where} to have a ground-truth box {field!r} with an extent, x0 < x1 and y0 < y1, "
+            f"but got {list(numbers)}."
+        )
     return ParsedRow(str(sample_id), line.number, field, numbers, row)
 
 

@@ -183,6 +183,12 @@ def box_numbers(row: Mapping[str, Any]) -> Optional[tuple[str, Box]]:
     return field, (x, y, third, fourth)
 
 
+def has_extent(numbers: Box, field: str) -> bool:
+    """Whether four numbers are a box in some reading; corners under `bbox_xyxy`, corners or sizes under `bbox`."""
+    x, y, third, fourth = numbers
+    return (third > x and fourth > y) or (field != "bbox_xyxy" and third > 0 and fourth > 0)
+
+
 def row_size(row: Mapping[str, Any]) -> tuple[float, float]:
     """Width and height that a row states, as `image_size` or as `width` and `height`; NaN where it does not."""
     size: Any = row.get("image_size")
@@ -284,14 +290,8 @@ def _clearly_best(verdicts: Sequence[_Verdict]) -> list[_Verdict]:
 
 
 def _judge_all(candidates: Sequence[BoxReading], numbers: np.ndarray, image_sizes_wh: np.ndarray) -> list[_Verdict]:
-    """Judge every reading on the rows that are possible in some; a row that is possible in none speaks for nothing."""
-    bad = [
-        _without_extent(reading, numbers) | _outside(reading.to_xyxy(numbers, image_sizes_wh), image_sizes_wh)
-        for reading in candidates
-    ]
-    telling = ~np.logical_and.reduce(bad)
-    if not telling.any():
-        telling[:] = True
+    """Judge every reading on the rows that have an extent in some; a row that has none is broken, and tells nothing."""
+    telling = ~np.logical_and.reduce([_without_extent(reading, numbers) for reading in candidates])
     return [_judge(reading, numbers[telling], image_sizes_wh[telling]) for reading in candidates]
 
 
@@ -299,7 +299,7 @@ def _judge(reading: BoxReading, numbers: np.ndarray, image_sizes_wh: np.ndarray)
     # Extent is judged in the file's own numbers, so that it needs no size.
     without_extent = _without_extent(reading, numbers)
     outside = _outside(reading.to_xyxy(numbers, image_sizes_wh), image_sizes_wh) & ~without_extent
-    share = float((without_extent | outside).mean())
+    share = float((without_extent | outside).mean()) if len(numbers) else 0.0
     return _Verdict(reading, int(without_extent.sum()), int(outside.sum()), share)
 
 
@@ -317,7 +317,8 @@ def _outside(boxes_xyxy: np.ndarray, image_sizes_wh: np.ndarray) -> np.ndarray:
 def _agree(verdicts: Sequence[_Verdict], numbers: np.ndarray, image_sizes_wh: np.ndarray) -> bool:
     """Whether all readings give the same boxes, as [0, 0, w, h] does."""
     first, *others = (verdict.reading.to_xyxy(numbers, image_sizes_wh) for verdict in verdicts)
-    return all(np.allclose(first, other, atol=1e-9, equal_nan=False) for other in others)
+    usable = ~_without_extent(verdicts[0].reading, numbers)
+    return all(np.allclose(first[usable], other[usable], atol=1e-9) for other in others)
 
 
 def _read_as(reading: BoxReading, numbers: np.ndarray, image_sizes_wh: np.ndarray, why: str) -> ReadBoxes:
