@@ -53,7 +53,8 @@ def compare(rows: ScoredRows, against: ScoredRows, rules: Rules, name: str) -> C
     names = [key for key in own if key in other]
     differences = np.column_stack([own[key] - other[key] for key in names])
     clusters = cluster_numbers([truth.picture for truth in first.truths])
-    intervals = cluster_intervals(differences, clusters, resamples=rules.resamples or 1, seed=rules.seed)
+    resamples = rules.resamples_of(int(clusters.max()) + 1) or 1
+    intervals = cluster_intervals(differences, clusters, resamples=resamples, seed=rules.seed)
     hits = {key: own[key] - other[key] for key in rules.names}
     return Comparison(
         name=name,

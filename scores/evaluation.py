@@ -27,6 +27,9 @@ NO_GROUP = "(none)"
 OVERLAPS = ("iou", "giou")
 UNITS = ("expression", "ref", "first")
 RESAMPLES = 10_000
+MOST_DRAWS = 200_000_000
+"""Pictures drawn in all resamples together: 10,000 resamples of 20,000 pictures take some 15 s on one core."""
+FEWEST_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Rules:
         hits(np.zeros(0), 0.5, self.rule)
         if self.resamples < 0:
             raise ValueError(f"Expected --resamples to be at least 0, but got {self.resamples}.")
+
+    def resamples_of(self, num_pictures: int) -> int:
+        """Resamples for so many pictures: fewer where they are so many that 10,000 would take minutes."""
+        return min(self.resamples, max(FEWEST_RESAMPLES, MOST_DRAWS // max(1, num_pictures)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -206,7 +213,8 @@ def summarize(rows: ScoredRows, rules: Rules) -> Summary:
     means = dict(zip(measured, np.nanmean(values, axis=0).tolist()))
     intervals: dict[str, Interval] = {}
     if rules.resamples:
-        found = cluster_intervals(values, clusters, resamples=rules.resamples, seed=rules.seed)
+        resamples = rules.resamples_of(int(clusters.max()) + 1)
+        found = cluster_intervals(values, clusters, resamples=resamples, seed=rules.seed)
         intervals = dict(zip(measured, found))
     return Summary(
         num_rows=len(rows.truths),

@@ -75,7 +75,8 @@ class EvaluationReport:
             f"{overall.num_pictures:,} pictures"
         )
         if rules.resamples:
-            sentence += f"; in brackets the 95 % interval of {rules.resamples:,} resamples of the pictures"
+            resamples = rules.resamples_of(overall.num_pictures)
+            sentence += f"; in brackets the 95 % interval of {resamples:,} resamples of the pictures"
         return f"{sentence}."
 
     def to_dict(self) -> dict[str, Any]:
