@@ -312,7 +312,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for title, problems in (("not scored", report.broken_rows), ("scored as misses", report.unreadable_predictions)):
         if problems:
             print(_format_problems(title, problems), file=sys.stderr)
-    ceiling = read_ceiling(options.pred_root, read_truths(options.dataset_jsonl, options.id_field)[0]) if options.ceiling else None
+    ceiling = (
+        read_ceiling(options.pred_root, read_truths(options.dataset_jsonl, options.id_field)[0])
+        if options.ceiling
+        else None
+    )
     if ceiling is not None:
         print(ceiling.sentence())
     if options.json:

@@ -49,7 +49,9 @@ class Ceiling:
         """One line for people."""
         record = self.to_dict()
         if not record["num_rows"]:
-            return f"ceiling: the grid of none of {self.num_unknown} rows is known; keep <id>_meta.json beside the boxes."
+            return (
+                f"ceiling: the grid of none of {self.num_unknown} rows is known; keep <id>_meta.json beside the boxes."
+            )
         scores = ", ".join(f"{name} {record[name]:.4f}" for name in record if name.startswith("Acc"))
         left_out = f"; {self.num_unknown} more rows have no grid" if self.num_unknown else ""
         return (

@@ -13,7 +13,9 @@ import numpy as np
 from analyze import stack_scores
 from lab.config.settings import Settings
 from lab.heads.head_scores import DatasetScores, HeadTable
+from lab.heads.head_sums import sum_precision
 from lab.records import CollectedAttention
+from lab.statistics.bootstrap import cluster_numbers
 from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
@@ -45,11 +47,15 @@ class Source:
         path: The file.
         id: Identifier of its sample.
         origin: What it says of its making.
+        picture: Name of the picture; all files of one name are about one picture.
+        sum_precision: Relative precision of its attention sums.
     """
 
     path: Path
     id: str
     origin: Origin
+    picture: str
+    sum_precision: float
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,16 @@ class Survey:
     def ids(self) -> tuple[str, ...]:
         """Identifier of each file."""
         return tuple(source.id for source in self.sources)
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """Number of the picture of each file, `[files]` int, from 0."""
+        return cluster_numbers([source.picture for source in self.sources])
+
+    @property
+    def sum_precision(self) -> float:
+        """Relative precision of the least precise sums."""
+        return max(source.sum_precision for source in self.sources)
 
     @property
     def origin(self) -> Origin:
@@ -168,7 +184,10 @@ def read_each(
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
     collected = load_attention(path)
-    source = Source(path, collected.sample.id, _origin_of(collected, settings))
+    sample, origin = collected.sample, _origin_of(collected, settings)
+    # A file that does not name its picture is taken to have one of its own.
+    picture = sample.image_file or f"picture of {sample.id}"
+    source = Source(path, sample.id, origin, picture, sum_precision(collected.meta))
     return source, score_sample(collected, settings)
 
 

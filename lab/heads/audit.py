@@ -235,9 +235,7 @@ def summarize_audit(
     )
 
 
-def _by_picture(
-    samples: list[SampleAudit], chosen: np.ndarray
-) -> tuple[list[SampleAudit], np.ndarray, np.ndarray]:
+def _by_picture(samples: list[SampleAudit], chosen: np.ndarray) -> tuple[list[SampleAudit], np.ndarray, np.ndarray]:
     """The samples with those of one picture together, and the number of the picture of each."""
     if not samples:
         raise ValueError(
@@ -265,7 +263,9 @@ def _head_means(
     }
     means = {name: _mean_of_known(values).reshape(shape) for name, values in columns.items()}
     area = float(np.sum([row.area_share for row in rows]))
-    means["enrichment_of_means"] = (share.sum(axis=0) / area if area else np.full(share.shape[1], np.nan)).reshape(shape)
+    means["enrichment_of_means"] = (share.sum(axis=0) / area if area else np.full(share.shape[1], np.nan)).reshape(
+        shape
+    )
     num_rows = (~np.isnan(columns["auroc"])).sum(axis=0).reshape(shape)
     return means, num_rows, np.stack([row.looks for row in rows]).sum(axis=0).reshape(shape)
 

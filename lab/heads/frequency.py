@@ -72,9 +72,7 @@ def resample_frequency(
         The spread.
     """
     num_heads = selection.counts.shape[1]
-    frequencies = np.concatenate(
-        list(_resampled(scores, selection.rules, pictures, resamples=resamples, seed=seed))
-    )
+    frequencies = np.concatenate(list(_resampled(scores, selection.rules, pictures, resamples=resamples, seed=seed)))
     top = _top_heads(frequencies, selection)
     chosen = sorted(layer * num_heads + head for layer, head in selection.heads)
     counts = Counter(map(tuple, top.tolist()))
@@ -208,9 +206,7 @@ def frequency_by_size(
     means, lows, highs = [], [], []
     for number, size in enumerate(sizes):
         num_drawn = max(1, round(size / rows_a_picture))
-        parts = _resampled(
-            scores, rules, pictures, resamples=resamples, seed=seed + number, num_drawn=num_drawn
-        )
+        parts = _resampled(scores, rules, pictures, resamples=resamples, seed=seed + number, num_drawn=num_drawn)
         found = np.concatenate([part[:, flat] for part in parts])
         low, high = np.quantile(found, (0.025, 0.975), axis=0)
         means.append(found.mean(axis=0))
