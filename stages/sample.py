@@ -73,7 +73,7 @@ def finish_sample(collected: CollectedAttention, plan: Plan, paths: OutputPaths)
 
 
 def _round(collected: CollectedAttention, dtype: str) -> CollectedAttention:
-    """Attention as it is stored; its sums from before, which decide between heads of equal entropy, go into the meta."""
+    """Attention as it is stored; its sums from before, which decide between equal entropies, go into the meta."""
     meta = collected.meta
     if META_KEY not in meta and meta.get("attn_dtype") == "float32":
         meta = {**meta, META_KEY: sums_record(collected.attention)}

@@ -1,4 +1,4 @@
-"""The head audit: do the chosen heads look at what was asked for? Everything that a data set with boxes says of them."""
+"""The head audit: do the chosen heads look at what was asked for? All that a data set with boxes says of them."""
 
 from __future__ import annotations
 

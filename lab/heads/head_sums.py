@@ -39,8 +39,8 @@ def stored_sums(meta: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray |
         sums = np.full((), np.nan)
     if sums.shape != shape or not ((sums >= 0) & (sums <= 1.001)).all():
         raise ValueError(
-            f"Expected {META_KEY} of the metadata to hold a sum from 0 to 1 for each of {shape[0]} layers of {shape[1]} "
-            "heads, but got something else. Collect the attention again."
+            f"Expected {META_KEY} of the metadata to hold a sum from 0 to 1 for each of {shape[0]} layers of "
+            f"{shape[1]} heads, but got something else. Collect the attention again."
         )
     return sums
 
@@ -57,8 +57,8 @@ class TieShares:
 
     Attributes:
         num_rows: Number of samples.
-        tied_entropy: Share of the samples whose last counted head and the next have the same entropy, so that the larger
-            attention sum decides.
+        tied_entropy: Share of the samples whose last counted head and the next have the same entropy, so that the
+            larger attention sum decides.
         tied_sum: Share of the samples where, besides, these sums differ by less than the precision they are known to.
         zero_entropy_heads: Heads a sample with an entropy of 0, among those that pass, on average.
         precision: Relative precision of the sums.

@@ -1,8 +1,8 @@
 """Every head, and some sets of heads, against the targets of one picture: measures of one sample.
 
-A head that does not look at the image at all on a sample, its map being 0 there, misses by every measure: IoU 0, pointing
-0, attention on the target 0, enrichment 0, and an AUROC of one half, what a flat map has. So all means of a head are
-over the same rows.
+A head that does not look at the image at all on a sample, its map being 0 there, misses by every measure: IoU 0,
+pointing 0, attention on the target 0, enrichment 0, and an AUROC of one half, what a flat map has. So all means of a
+head are over the same rows.
 """
 
 from __future__ import annotations

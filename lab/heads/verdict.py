@@ -119,7 +119,7 @@ class Verdict:
 
     @property
     def pictures_needed(self) -> int | None:
-        """Pictures that would decide the open conditions, if the differences stay; None where no number can be given."""
+        """Pictures that would decide the open conditions, if differences stay; None where no number can be given."""
         needed = [c.pictures_needed for c in self.conditions if c.outcome == UNDECIDED]
         return None if not needed or None in needed else max(n for n in needed if n is not None)
 
