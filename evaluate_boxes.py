@@ -305,6 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             iou_thresholds=options.iou_thresholds,
             group_by=options.group_by,
         )
+        truths = read_truths(options.dataset_jsonl, options.id_field)[0] if options.ceiling else []
+        ceiling = read_ceiling(options.pred_root, truths) if options.ceiling else None
     except (ValueError, OSError) as error:
         print(f"evaluate_boxes: {error}", file=sys.stderr)
         return 2

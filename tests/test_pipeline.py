@@ -694,7 +694,7 @@ def test_batch_analyze_finds_the_planted_heads(surveyed, tmp_path, fake) -> None
     assert (record["num_samples"], record["model_name"], record["template"]) == (40, "fake/model", "referseg")
     assert {entry["id"] for entry in record["files"]} == {f"row{number}" for number in range(40)}
     rows = (directory / "batch_selected_heads_counts.csv").read_text().splitlines()
-    assert rows[0] == "layer,head,count,frequency"
+    assert rows[0] == "layer,head,count,frequency,low,high,num_samples,num_pictures"
     assert len(rows) == 1 + LAYERS * HEADS
     heads = yaml.safe_load((directory / "heads.yaml").read_text())
     assert {(head["layer"], head["head"]) for head in heads["heads"]} == set(LOCALIZATION_HEADS)
@@ -707,7 +707,7 @@ def test_batch_analyze_finds_the_planted_heads(surveyed, tmp_path, fake) -> None
 def test_batch_analyze_checks_heads_and_boxes_against_ground_truth(surveyed, tmp_path, fake) -> None:
     result = run(surveyed, fake.load)
     assert result.scores["mean IoU"] == 1.0
-    assert result.scores["acc@0.75"] == 1.0
+    assert result.scores["Acc@0.75"] == 1.0
     assert any("These heads look at the target." in line for line in result.lines)
     assert (result_dir(tmp_path) / "head_audit.csv").is_file()
     audit = json.loads((result_dir(tmp_path) / "head_audit.json").read_text())
@@ -735,7 +735,9 @@ def test_the_heads_found_can_be_used_at_once(surveyed, tmp_path, fake) -> None:
 
 def test_trials_and_several_directories_are_compared(surveyed, tmp_path, fake) -> None:
     trials = run(replace(surveyed, data=replace(surveyed.data, trials=4, ground_truth=None)), fake.load)
-    assert any(line.startswith("trials  4; 100% of them choose the same 3 heads") for line in trials.lines)
+    assert any(
+        line.startswith("trials  100% of 4 choose the same 3 heads (at least 47%, 95 %)") for line in trials.lines
+    )
     other = tmp_path / "other"
     other.mkdir()
     for path in list(result_dir(tmp_path).glob("row1*.pkl.gz")):
@@ -743,7 +745,7 @@ def test_trials_and_several_directories_are_compared(surveyed, tmp_path, fake) -
     directories = [str(result_dir(tmp_path)), str(other)]
     data = replace(surveyed.data, batch_attention_dir=directories, ground_truth=None, analysis_dir=str(tmp_path / "a"))
     several = run(replace(surveyed, data=data, save_fig=False), fake.load)
-    assert any(line.startswith("trials  2;") for line in several.lines)
+    assert any(line.startswith("trials  100% of 2") for line in several.lines)
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         "batch_selected_heads.json",
         "batch_selected_heads_counts.csv",
@@ -755,7 +757,7 @@ def test_a_damaged_file_is_left_out_and_counted(surveyed, tmp_path, fake, caplog
     (result_dir(tmp_path) / "row7.pkl.gz").write_bytes(b"\x1f\x8bdamaged")
     result = run(replace(surveyed, save_fig=False), fake.load)
     assert result.failed == 1
-    assert "39 files of fake/model" in result.lines[0]
+    assert "39 files about 39 pictures of fake/model" in result.lines[0]
     assert "row7.pkl.gz" in caplog.text
 
 
@@ -844,7 +846,7 @@ def test_a_sweep_over_stored_attention_ends_in_one_table(surveyed, tmp_path, com
     )
     assert status == 0
     table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
-    columns = "job logic.top_k logic.smoothing.sigma heads threshold mean IoU acc@0.25 acc@0.5 acc@0.75"
+    columns = "job logic.top_k logic.smoothing.sigma heads threshold mean IoU Acc@0.25 Acc@0.5 Acc@0.75"
     assert table[0].split() == columns.split()
     assert len(table) == 5
     assert table[1].split()[1:3] == ["1", "0"]

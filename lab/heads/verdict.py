@@ -5,7 +5,7 @@ it; in between more rows would tell. All conditions must be met (an intersection
 
 1. the fixed heads' boxes beat those of all heads by more than the margin, in IoU;
 2. they beat sets of heads of the same layers by more than the margin, and their place among all such sets has a p-value
-   below 0.01;
+   below 0.01, where there are so many sets that it could have one;
 3. they are not worse than heads chosen anew for each image by the margin or more;
 4. they fit the own target better than the other targets of the same picture by more than the margin, and so does the
    own box of each fixed head by itself: they follow the phrase.
@@ -54,9 +54,14 @@ class Condition:
         difference = self.difference
         if difference is None or difference.num_clusters < clusters_needed(ALPHA):
             return UNDECIDED
-        if difference.high <= self.margin or (self.p_value is not None and self.p_value.value >= ALPHA):
+        if difference.high <= self.margin or self._is_common:
             return FAILED
         return MET if difference.low > self.margin else UNDECIDED
+
+    @property
+    def _is_common(self) -> bool:
+        """Whether the place among sets of heads is not rare; so few sets that none could be rare say nothing."""
+        return self.p_value is not None and self.p_value.value >= ALPHA > self.p_value.smallest
 
     @property
     def pictures_needed(self) -> int | None:
@@ -71,7 +76,7 @@ class Condition:
         if away == 0:
             return None
         # An interval narrows with the square root of the number of pictures.
-        return max(least, math.ceil(difference.num_clusters * (spread / away) ** 2))
+        return max(least, math.ceil(difference.num_clusters * (spread / away) ** 2 * (1 - 1e-9)))
 
     def describe(self) -> str:
         """The claim with its difference, such as `better than all heads: 0.106 [0.090, 0.123], margin 0.05`."""
