@@ -196,10 +196,14 @@ def _correlation(found: RankCorrelation) -> str:
     if found.p_value is None:
         return f"not defined over {found.num_heads} heads"
     return (
-        f"Spearman {found.spearman:+.2f} [{found.low:.2f}, {found.high:.2f}] over {found.num_heads} heads, "
-        f"[{found.low_pictures:.2f}, {found.high_pictures:.2f}] over pictures, {found.p_value} within layers, "
+        f"Spearman {found.spearman:+.2f} {_ends(found.low, found.high)} over {found.num_heads} heads, "
+        f"{_ends(found.low_pictures, found.high_pictures)} over pictures, {found.p_value} within layers, "
         f"tau-b {found.kendall:+.2f}"
     )
+
+
+def _ends(low: float, high: float) -> str:
+    return "[no interval]" if np.isnan(low) else f"[{low:.2f}, {high:.2f}]"
 
 
 def _describe_ablation(ablation: Sequence[AblationRow]) -> list[str]:

@@ -14,6 +14,7 @@ from lab.command_line.tables import format_table
 from lab.heads.head_scores import DatasetSelection
 from lab.heads.heads_file import heads_file_from_selection, write_heads_file
 from lab.heads.selection_records import SelectionSpread, count_rows, describe_head, head_record, selection_record
+from lab.statistics.bootstrap import FEWEST_CLUSTERS
 from lab.storage import files
 from stages.survey import Survey
 
@@ -84,7 +85,11 @@ def draw_selection(
     ranked = [head for head in selection.ranked_heads() if selection.counts[head]][:HEADS_SHOWN]
     names = [f"L{layer}H{head}" for layer, head in ranked]
     frequency = [float(selection.frequency[head]) for head in ranked]
-    errors = None if spread.frequency.num_pictures < 2 else [float(spread.frequency.se[head]) for head in ranked]
+    errors = (
+        None
+        if spread.frequency.num_pictures < FEWEST_CLUSTERS
+        else [float(spread.frequency.se[head]) for head in ranked]
+    )
     paths = [directory / f"batch_{name}.png" for name in ("elbow", "mean_sum_map", "frequency_map", "top_heads")]
     draw_elbow(paths[0], selection.mean_sums, _elbow_of_the_curve(selection))
     draw_layer_head_map(

@@ -681,7 +681,8 @@ def test_errors_come_out_in_turn_and_nothing_is_lost() -> None:
 @pytest.fixture
 def surveyed(tmp_path, fake):
     """A directory of attention files of forty rows, and the settings to survey it."""
-    run(batch_settings(tmp_path, 40), fake.load)
+    rows = str(write_rows(tmp_path, 40, images=10))
+    run(batch_settings(tmp_path, data_file=rows), fake.load)
     logic = replace(LOGIC, lowest_n=5)
     return make_settings(tmp_path, "batch_analyze", logic, ground_truth=str(tmp_path / "rows.jsonl"))
 
@@ -708,15 +709,25 @@ def test_batch_analyze_checks_heads_and_boxes_against_ground_truth(surveyed, tmp
     result = run(surveyed, fake.load)
     assert result.scores["mean IoU"] == 1.0
     assert result.scores["Acc@0.75"] == 1.0
-    assert any("These heads look at the target." in line for line in result.lines)
+    assert "verdict These heads look at the target (40 rows of 10 pictures)." in result.lines
     assert (result_dir(tmp_path) / "head_audit.csv").is_file()
     audit = json.loads((result_dir(tmp_path) / "head_audit.json").read_text())
-    assert audit["looks_at_target"] is True
+    assert audit["verdict"]["looks_at_target"] is True
     # The criteria choose the planted heads for each image, too.
-    assert audit["per_image"] == {"name": "per-image heads", "mean_iou": 1.0, "sd": 0.0, "p_value": 1.0}
+    per_image = next(rival for rival in audit["rivals"] if rival["name"] == "per image heads")
+    assert (per_image["mean_iou"]["estimate"], per_image["p_value"]["value"]) == (1.0, 1.0)
+    assert per_image["mean_iou"]["n"] == 40
+    assert [row["name"] for row in audit["ablation"]] == [
+        "both criteria", "attention sum only", "entropy only, ties shared",
+    ]  # fmt: skip
     labelled = read_heads_file(result_dir(tmp_path) / "labelled_heads.yaml")
     assert set(labelled.first(3)) == set(LOCALIZATION_HEADS)
-    assert labelled.source.startswith("stage=batch_analyze: chosen with ground truth")
+    assert labelled.rules["chosen_with"] == "ground truth"
+    assert labelled.rules["num_pictures"] == 10
+    logic = replace(surveyed.logic, heads_file=str(result_dir(tmp_path) / "labelled_heads.yaml"))
+    again = run(replace(surveyed, logic=logic), fake.load)
+    assert any("In-sample: these heads were chosen with labels on the same attention" in line for line in again.lines)
+    assert json.loads((result_dir(tmp_path) / "head_audit.json").read_text())["in_sample"] is True
     scores_only = run(replace(surveyed, data=replace(surveyed.data, audit=False)), fake.load)
     assert scores_only.scores == result.scores
     assert not any("look at the target" in line for line in scores_only.lines)
@@ -757,7 +768,7 @@ def test_a_damaged_file_is_left_out_and_counted(surveyed, tmp_path, fake, caplog
     (result_dir(tmp_path) / "row7.pkl.gz").write_bytes(b"\x1f\x8bdamaged")
     result = run(replace(surveyed, save_fig=False), fake.load)
     assert result.failed == 1
-    assert "39 files about 39 pictures of fake/model" in result.lines[0]
+    assert "39 files about 10 pictures of fake/model" in result.lines[0]
     assert "row7.pkl.gz" in caplog.text
 
 

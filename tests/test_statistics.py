@@ -107,7 +107,10 @@ class TestBootstrap:
         assert interval.low >= low
         assert interval.high > high
 
-    def test_one_picture_has_no_interval_and_nan_is_left_out(self):
+    def test_few_pictures_have_no_interval_and_nan_is_left_out(self):
+        five = cluster_interval(np.array([0.2, 0.4] * 5), np.arange(10) // 2)
+        assert math.isnan(five.low)
+        assert not math.isnan(cluster_interval(np.array([0.2, 0.3] * 3), np.arange(6)).low)
         alone = cluster_interval(np.array([0.2, 0.4]), np.array([0, 0]))
         assert alone.estimate == pytest.approx(0.3)
         assert math.isnan(alone.low)

@@ -336,7 +336,7 @@ def _conditions(
     over_sets = rivals[0]
     per_image = by_name[PER_IMAGE].difference.iou
     conditions = [
-        Condition(f"better than {over_sets.name}", over_sets.difference.iou, margin, over_sets.p_value),
+        Condition(f"better than {over_sets.name}", over_sets.difference.iou, margin),
         Condition("better than all heads", by_name["all heads"].difference.iou, margin),
         Condition("no worse than per image heads", per_image, -margin),
     ]

@@ -13,7 +13,7 @@ from lab.heads.dataset_selection import count_choices
 from lab.heads.head_scores import DatasetScores, DatasetSelection, SelectionRules
 from lab.heads.ranking import allowed_heads, elbow_threshold
 from lab.heads.trials import TrialStatistics, summarize_trials
-from lab.statistics.bootstrap import resample_weights
+from lab.statistics.bootstrap import FEWEST_CLUSTERS, resample_weights
 
 RESAMPLES = 1_000
 RESAMPLES_OF_A_SIZE = 200
@@ -27,7 +27,7 @@ class FrequencySpread:
     Attributes:
         num_pictures: Number of pictures.
         resamples: Number of resamples.
-        se: `[layers, heads]` standard error; NaN with one picture.
+        se: `[layers, heads]` standard error; NaN with fewer than six pictures.
         low: `[layers, heads]` lower end of the 95 % interval; NaN likewise, as the next.
         high: `[layers, heads]` upper end.
         repeat_rate: Share of the resamples whose top heads are just the chosen ones.
@@ -82,7 +82,8 @@ def resample_frequency(
     num_pictures, unknown = int(pictures.max()) + 1, np.nan
     spread = [frequencies.std(axis=0, ddof=1), low, high]
     se, low, high = (
-        (part if num_pictures > 1 else np.full(part.shape, unknown)).reshape(selection.counts.shape) for part in spread
+        (part if num_pictures >= FEWEST_CLUSTERS else np.full(part.shape, unknown)).reshape(selection.counts.shape)
+        for part in spread
     )
     return FrequencySpread(
         num_pictures=num_pictures,

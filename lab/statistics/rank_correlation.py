@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.statistics.bootstrap import cluster_sums, resample_weights
+from lab.statistics.bootstrap import FEWEST_CLUSTERS, cluster_sums, resample_weights
 from lab.statistics.p_values import PValue, drawn
 
 PERMUTATIONS = 10_000
@@ -134,11 +134,11 @@ def spearman_over_pictures(
         seed: Their seed.
 
     Returns:
-        Both ends; NaN where there are fewer than two pictures.
+        Both ends; NaN where there are fewer than six pictures.
     """
     counts, rows = cluster_sums(np.asarray(chosen, dtype=np.float64), clusters)
     totals, known = cluster_sums(np.asarray(values, dtype=np.float64), clusters)
-    if len(counts) < 2:
+    if len(counts) < FEWEST_CLUSTERS:
         return float("nan"), float("nan")
     found = []
     for weights in resample_weights(len(counts), resamples, seed):
