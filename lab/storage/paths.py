@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
@@ -21,9 +21,9 @@ _DEVICES = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 def safe_name(sample_id: str) -> str:
     """Turn any id into a file name, the same way everywhere, two different ids never into one name.
 
-    Letters, digits, `_`, `-` and `.` stay, all else is percent-encoded as UTF-8; so are a dot at either end, the first
-    letter of a name that is a device on Windows (`con`, `nul.x`), and the last underscore of ids such as `a_meta`,
-    whose attention file would otherwise be the metadata file of `a`.
+    Letters, digits, `_`, `-` and `.` stay, all else is percent-encoded as UTF-8; so are a leading dot, the first letter
+    of a name that is a device on Windows (`con`, `nul.x`), and the last underscore of ids such as `a_meta`, whose
+    attention file would otherwise be the metadata file of `a`. A dot at the end harms nowhere, since an ending follows.
 
     On macOS and Windows two names that differ by case only are one file. So an id with capitals keeps its spelling, but
     ends in `~` with a number that says which of its letters are capitals: `Bird` is `Bird~1`, `COCO_7` is `COCO_7~f`
@@ -44,8 +44,6 @@ def safe_name(sample_id: str) -> str:
     name = _encode(sample_id)
     if name.split(".")[0].lower() in _DEVICES:
         name = f"%{ord(name[0]):02X}{name[1:]}"
-    if name.endswith("."):
-        name = name[:-1] + "%2E"
     capitals = _capitals(sample_id)
     return _cut(f"{name}~{capitals:x}" if capitals else name, sample_id)
 
@@ -55,19 +53,21 @@ def older_safe_name(sample_id: str) -> str:
     return _cut(_encode(sample_id), sample_id)
 
 
-def find_stem(sample_id: str, present: Collection[str], ending: str = "_bbox.json") -> str:
+def find_stem(sample_id: str, present: Collection[str], endings: Sequence[str] = ("_bbox.json",)) -> str:
     """Find what the file names of an id begin with, in a directory that an older version may have filled.
 
     Args:
         sample_id: Identifier.
         present: Names of the files in the directory, exactly as they are listed.
-        ending: The file that is looked for.
+        endings: The files that are looked for, any of which will do.
 
     Returns:
-        The older name if its file is there and the one of today is not; else the name of today.
+        The older name if one of its files is there and none of today's name is; else the name of today.
     """
     name, older = safe_name(sample_id), older_safe_name(sample_id)
-    return older if name + ending not in present and older + ending in present else name
+    if name == older or any(name + ending in present for ending in endings):
+        return name
+    return older if any(older + ending in present for ending in endings) else name
 
 
 def _encode(sample_id: str) -> str:

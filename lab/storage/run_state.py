@@ -16,7 +16,7 @@ from lab.datasets.rows import RowFailure
 from lab.messages import shorten_reason
 from lab.records import Sample
 from lab.storage.files import append_jsonl_line, atomic_write, load_bbox_json, read_json, read_jsonl, save_json
-from lab.storage.paths import OutputPaths
+from lab.storage.paths import OutputPaths, find_stem
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def find_finished(
     present = {entry.name for entry in os.scandir(directory)} if directory.is_dir() else set()
     finished = set()
     for sample in samples:
-        paths = OutputPaths(directory, sample.id, top_k)
+        paths = OutputPaths(directory, sample.id, top_k, find_stem(sample.id, present))
         if _has_files(paths, present, wanted) and _is_current(paths.bbox_json, sample, run_fingerprint):
             finished.add(sample.id)
     return frozenset(finished)
