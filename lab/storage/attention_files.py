@@ -328,7 +328,7 @@ def _assume_grid(
             f"Expected {path}, whose metadata hold no grid, to have a square number of visual tokens, "
             f"but got {visual_tokens}. Collect again, so that the grid is stored."
         )
-    image_size_wh, origin = _find_image_size(meta, image_file, side_cells)
+    image_size_wh, origin = _find_image_size(meta, image_file, side_cells, path)
     width, height = image_size_wh
     side = max(width, height)
     cell = side / side_cells
@@ -336,12 +336,14 @@ def _assume_grid(
     return grid, image_size_wh, f"a {side_cells} x {side_cells} grid over the image ({origin}) padded to a square"
 
 
-def _find_image_size(meta: Mapping[str, Any], image_file: str, side_cells: int) -> tuple[tuple[int, int], str]:
+def _find_image_size(
+    meta: Mapping[str, Any], image_file: str, side_cells: int, path: Path
+) -> tuple[tuple[int, int], str]:
     if image_file and "\0" not in image_file and Path(image_file).is_file():
         width, height = read_image_size(image_file)
         return (width, height), f"{width} x {height}, from {image_file}"
     if meta.get("image_size") is not None:
-        width, height = check_image_size(meta["image_size"], "'image_size' in the metadata")
+        width, height = check_image_size(meta["image_size"], f"'image_size' in the metadata of {path}")
         return (width, height), f"{width} x {height}, from the metadata"
     side = side_cells * _ASSUMED_PATCH_SIZE
     return (side, side), f"unknown, taken as {side} x {side}; give data.image_file for a true box"

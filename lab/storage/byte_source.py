@@ -136,12 +136,10 @@ def open_source(file: BinaryIO, limit: int | None = None) -> ByteSource:
         limit: Most bytes, on disk and inflated; None for `MAX_BYTES`.
 
     Raises:
-        UnreadableFileError: The file is empty or too large.
+        UnreadableFileError: The file is too large.
     """
     limit = MAX_BYTES if limit is None else limit
     size = os.fstat(file.fileno()).st_size
-    if not size:
-        raise UnreadableFileError("an empty file")
     if size > limit:
         raise UnreadableFileError(f"a file of {size} bytes, where {limit} are the most")
     magic = file.read(len(_GZIP_MAGIC))

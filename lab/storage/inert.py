@@ -204,7 +204,7 @@ def to_sizes(value: Any) -> tuple[int, ...]:
 
 
 def _describe(value: Any) -> str:
-    return str(value) if isinstance(value, Name) else f"of the type {type(value).__name__}"
+    return str(value) if isinstance(value, Name) else f"a value of the type {type(value).__name__}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -298,6 +298,13 @@ def _encode_text(arguments: tuple[Any, ...]) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin1")
 
 
+def _empty_bytes(arguments: tuple[Any, ...]) -> bytes:
+    """So do protocols 0 to 2 spell bytes that are none."""
+    if arguments:
+        raise UnreadableFileError("bytes that are not spelt as pickle does")
+    return b""
+
+
 def _make_complex(arguments: tuple[Any, ...]) -> complex:
     real, imaginary = arguments
     if type(real) is not float or type(imaginary) is not float:
@@ -315,6 +322,8 @@ PLAIN_CALLS: Mapping[tuple[str, str], Call] = {
     ("collections", "OrderedDict"): _ordered,
     ("builtins", "complex"): _make_complex,
     ("__builtin__", "complex"): _make_complex,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
     ("_codecs", "encode"): _encode_text,
     ("torch", "Size"): _torch_size,
     ("torch", "device"): _torch_device,

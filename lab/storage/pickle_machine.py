@@ -23,6 +23,7 @@ MAX_INTEGER_BYTES = 42  # about 100 digits
 
 _SHORT_TEXT = 1 << 20
 _NUMBER_LINE = 110
+_NEWEST_PROTOCOL = 5
 _NAME_LINE = 200
 _WHOLE_NUMBER = re.compile(rb"[+-]?[0-9]{1,100}")
 
@@ -84,6 +85,11 @@ class PickleMachine:
             return self._stack.pop()
         except (IndexError, UnicodeError, struct.error, OverflowError, MemoryError) as error:
             raise UnreadableFileError(f"a damaged pickle ({type(error).__name__})") from error
+
+    def _check_protocol(self) -> None:
+        protocol = self._read_count("<B")
+        if protocol > _NEWEST_PROTOCOL:
+            raise UnreadableFileError(f"a pickle of protocol {protocol}")
 
     # Numbers and text
 
@@ -280,7 +286,7 @@ def _as_text(text: str) -> Any:
 _SETS = [(module, kind) for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")]
 
 _HANDLERS: Mapping[bytes, Callable[[PickleMachine], Any]] = {
-    b"\x80": lambda machine: machine._source.read(1),  # PROTO
+    b"\x80": PickleMachine._check_protocol,
     b"\x95": lambda machine: machine._source.read(8),  # FRAME
     b"N": lambda machine: machine._stack.append(None),
     b"\x88": lambda machine: machine._stack.append(True),

@@ -28,6 +28,8 @@ def read_plain_pickle(path: Path) -> Any:
     Raises:
         ValueError: The file is empty, damaged, too large, or could run code elsewhere.
     """
+    if not path.stat().st_size:
+        raise ValueError(f"Expected {path} to be a pickle, but got an empty file. Delete it and collect again.")
     try:
         with open(path, "rb") as file:
             return _load(open_source(file))
