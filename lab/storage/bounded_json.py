@@ -65,7 +65,7 @@ def parse_json(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     text = data.decode("utf-8-sig")
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(text, max_depth) > max_depth:
         raise ValueError(f"data that are nested more than {max_depth} deep")
-    return json.loads(text, parse_int=_parse_int, parse_float=_parse_float)
+    return _DECODER.decode(text)
 
 
 def _depth(text: str, max_depth: int) -> int:
@@ -92,6 +92,9 @@ def _check_digits(digits: str) -> str:
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits, where {MAX_DIGITS} are the most")
     return digits
+
+
+_DECODER = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
