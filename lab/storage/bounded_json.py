@@ -62,7 +62,7 @@ def parse_json(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         ValueError: It is deeper, holds a number of more than `MAX_DIGITS` digits, or is no JSON; the message goes
             behind 'but got'.
     """
-    text = data.decode("utf-8-sig")
+    text = (data[3:] if data.startswith(_BYTE_ORDER_MARK) else data).decode("utf-8")
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(text, max_depth) > max_depth:
         raise ValueError(f"data that are nested more than {max_depth} deep")
     return _DECODER.decode(text)
