@@ -55,7 +55,7 @@ def _bounded_loader() -> Any:
             self.anchored: dict[str, tuple[int, int]] = {}
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            event = self.peek_event()
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             if isinstance(event, yaml.events.AliasEvent):
                 self.count(*self.anchored.get(event.anchor, (MAX_NODES, 0)))
                 return super().compose_node(parent, index)
