@@ -57,7 +57,7 @@ def _bounded_loader() -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             if isinstance(event, yaml.events.AliasEvent):
-                self.count(*self.anchored.get(event.anchor, (MAX_NODES, 0)))
+                self.count(*self.anchored.get(str(event.anchor), (MAX_NODES, 0)))
                 return super().compose_node(parent, index)
             before = self.nodes
             self.count(1, 0)
@@ -66,7 +66,7 @@ def _bounded_loader() -> Any:
             height = self.heights.pop() + 1
             self.heights[-1] = max(self.heights[-1], height)
             if event.anchor is not None:
-                self.anchored[event.anchor] = self.nodes - before, height
+                self.anchored[str(event.anchor)] = self.nodes - before, height
             return node
 
         def count(self, nodes: int, height: int) -> None:
