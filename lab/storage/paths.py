@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
@@ -24,37 +24,41 @@ def safe_name(sample_id: str) -> str:
     Letters, digits, `_`, `-` and `.` stay, all else is percent-encoded as UTF-8; so are a leading dot, the first letter
     of a name that is a device on Windows (`con`, `nul.x`), and the last underscore of ids such as `a_meta`, whose
     attention file would otherwise be the metadata file of `a`. A dot at the end harms nowhere, since an ending follows.
-
-    On macOS and Windows two names that differ by case only are one file. So an id with capitals keeps its spelling, but
-    ends in `~` with a number that says which of its letters are capitals: `Bird` is `Bird~1`, `COCO_7` is `COCO_7~f`
-    (bit n of the hexadecimal number is the n-th letter). The name depends on the id alone, not on the other ids of a
-    run, and ids without capitals stay as they are. Results of versions before that are found by `find_stem`.
-
     Very long ids are cut and end in `~` with a hash of the whole.
 
     Args:
         sample_id: Identifier, any non-empty text.
 
     Returns:
-        A name of at most 160 ASCII characters; no two ids give names that are equal but for case.
+        A name of at most 160 ASCII characters.
 
     Raises:
         ValueError: The id is empty.
     """
-    name = _encode(sample_id)
-    if name.split(".")[0].lower() in _DEVICES:
-        name = f"%{ord(name[0]):02X}{name[1:]}"
-    capitals = _capitals(sample_id)
+    return _cut(_harmless(sample_id), sample_id)
+
+
+def distinct_name(sample_id: str) -> str:
+    """The name of an id that shares a run with another one that differs from it by case only.
+
+    On macOS and Windows their plain names would be one file. An id with capitals keeps its spelling, but ends in `~` with
+    a number that says which of its letters are capitals: `Bird` is `Bird~1`, `COCO_7` is `COCO_7~f` (bit n of the
+    hexadecimal number is the n-th letter).
+    """
+    capitals, name = _capitals(sample_id), _harmless(sample_id)
     return _cut(f"{name}~{capitals:x}" if capitals else name, sample_id)
 
 
-def older_safe_name(sample_id: str) -> str:
-    """The name that versions gave which knew neither capitals nor devices; see `find_stem`."""
-    return _cut(_encode(sample_id), sample_id)
+def differ_by_case_only(sample_ids: Iterable[str]) -> frozenset[str]:
+    """The ids that are equal to another of them but for case, and so need their `distinct_name`."""
+    spellings: dict[str, set[str]] = {}
+    for sample_id in sample_ids:
+        spellings.setdefault(sample_id.lower(), set()).add(sample_id)
+    return frozenset(sample_id for group in spellings.values() if len(group) > 1 for sample_id in group)
 
 
 def find_stem(sample_id: str, present: Collection[str], endings: Sequence[str] = ("_bbox.json",)) -> str:
-    """Find what the file names of an id begin with, in a directory that an older version may have filled.
+    """Find what the file names of an id begin with in a directory of results.
 
     Args:
         sample_id: Identifier.
@@ -62,12 +66,17 @@ def find_stem(sample_id: str, present: Collection[str], endings: Sequence[str] =
         endings: The files that are looked for, any of which will do.
 
     Returns:
-        The older name if one of its files is there and none of today's name is; else the name of today.
+        The first of its distinct name, its safe name, and the name that versions gave which knew no devices, of which
+        one of the files is there; the safe name where none is.
     """
-    name, older = safe_name(sample_id), older_safe_name(sample_id)
-    if name == older or any(name + ending in present for ending in endings):
-        return name
-    return older if any(older + ending in present for ending in endings) else name
+    names = dict.fromkeys((distinct_name(sample_id), safe_name(sample_id), _cut(_encode(sample_id), sample_id)))
+    found = next((name for name in names if any(name + ending in present for ending in endings)), None)
+    return safe_name(sample_id) if found is None else found
+
+
+def _harmless(sample_id: str) -> str:
+    name = _encode(sample_id)
+    return f"%{ord(name[0]):02X}{name[1:]}" if name.split(".")[0].lower() in _DEVICES else name
 
 
 def _encode(sample_id: str) -> str:
