@@ -311,8 +311,7 @@ def draw_head_audit(
     """Draw whether the heads that were chosen often are the ones that look at the target.
 
     Left, each head's selection frequency against its own IoU with the ground truth, the fixed heads and the best two by
-    name; right, the fixed heads together against heads chosen per image, random heads, all heads and the whole image,
-    and below them the control: the same boxes against another target of the picture.
+    name; right, the fixed heads together against what they are compared with, and below that the phrase control.
 
     Args:
         path: Where to write, `.png`, `.pdf` or `.svg`; None draws only.

@@ -14,16 +14,16 @@ from matplotlib.lines import Line2D
 
 from figures.label_places import place_labels
 from figures.paper import (
-    add_figure_legend,
-    add_footnote,
+    add_footer,
     count_text,
     empty_paper,
     finish_axes,
+    letters,
     set_percent_ticks,
     write_note,
 )
 from figures.records import AuditBar, AuditPage, FigurePath
-from figures.text import font_families, text_width, wrap
+from figures.text import text_width, wrap
 from figures.theme import FAINT, GREY, INK, PAPER_PT, QUIET, VERMILION
 from figures.writing import write_figure
 
@@ -45,7 +45,7 @@ def draw_head_audit(path: FigurePath, shown: AuditPage, *, dpi: int) -> Figure:
     """
     controls = len(shown.control_bars)
     right_height = 1.5 + BAR_HEIGHT * len(shown.bars) + (1.0 + BAR_HEIGHT * controls if controls else 0.0)
-    figure = empty_paper(WIDTH, max(3.9, right_height), dpi)
+    figure = empty_paper(WIDTH, max(3.6, right_height), dpi)
     ratios = [len(shown.bars) + 1.5, controls + 1.5] if controls else [1.0]
     places = figure.add_gridspec(len(ratios), 2, width_ratios=(1.1, 1.0), height_ratios=ratios)
     scatter = figure.add_subplot(places[:, 0])
@@ -61,16 +61,14 @@ def draw_head_audit(path: FigurePath, shown: AuditPage, *, dpi: int) -> Figure:
 
 def _write_words(figure: Figure, shown: AuditPage) -> None:
     """The verdict above; below what signs mean, how many rows and pictures there are, and what whiskers are."""
-    style: dict[str, Any] = {"fontfamily": font_families(), "color": INK, "parse_math": False}
     verdict = "\n".join(wrap(shown.verdict, WIDTH - 0.3, PAPER_PT + 1, "bold", max_lines=4))
     if verdict:
-        figure.suptitle(verdict, x=0.01, ha="left", fontsize=PAPER_PT + 1, fontweight="bold", **style)
-    add_figure_legend(figure, _signs(shown), 4)
+        figure.suptitle(verdict, x=0.01, ha="left", fontsize=PAPER_PT + 1, fontweight="bold", **letters())
     counts = ", ".join(
         text for text in (count_text(shown.num_rows, "row"), count_text(shown.num_pictures, "picture")[4:]) if text
     )
     has_whiskers = any(bar.low is not None for bar in (*shown.bars, *shown.control_bars))
-    add_footnote(figure, [counts, f"whiskers: {shown.interval_label}" if has_whiskers else ""], WIDTH - 0.3)
+    add_footer(figure, [counts, f"whiskers: {shown.interval_label}" if has_whiskers else ""], _signs(shown))
 
 
 def _draw_scatter(axes: Axes, shown: AuditPage) -> None:
@@ -83,15 +81,8 @@ def _draw_scatter(axes: Axes, shown: AuditPage) -> None:
     others = ~is_fixed & ~left_out
     axes.scatter(frequency[left_out], iou[left_out], s=11, facecolors="none", edgecolors=QUIET, linewidths=0.6)
     axes.scatter(frequency[others], iou[others], s=11, color=QUIET, alpha=0.7, linewidths=0)
-    style: dict[str, Any] = {
-        "s": 34,
-        "marker": "D",
-        "color": VERMILION,
-        "edgecolors": "white",
-        "linewidths": 0.6,
-        "zorder": 3,
-    }
-    axes.scatter(frequency[is_fixed], iou[is_fixed], **style)
+    style: dict[str, Any] = {"s": 34, "marker": "D", "color": VERMILION, "edgecolors": "white"}
+    axes.scatter(frequency[is_fixed], iou[is_fixed], linewidths=0.6, zorder=3, **style)
     span_x, span_y = max(float(frequency.max()), 1e-3), max(float(iou.max()), 1e-3)
     axes.set_xlim(-0.04 * span_x, 1.08 * span_x)
     axes.set_ylim(0, 1.14 * span_y)
@@ -131,13 +122,13 @@ def _write_name(
     x, y = (float(value) for value in axes.transData.inverted().transform((target[0] * dpi, target[1] * dpi)))
     offset = (middle[0] - target[0]) * 72, (middle[1] - target[1]) * 72
     line = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-    style: dict[str, Any] = {"fontsize": PAPER_PT - 1, "fontfamily": font_families(), "color": INK, "parse_math": False}
+    style: dict[str, Any] = {"fontsize": PAPER_PT - 1, **letters()}
     note = axes.annotate(
         name, (x, y), offset, textcoords="offset points", ha="center", va="center", arrowprops=line, **style
     )
     note.set_in_layout(False)
     if ring:
-        axes.plot([x], [y], ring, markersize=8.5, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.9)
+        axes.plot([x], [y], ring, markersize=8.5, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.7)
 
 
 def _draw_bars(axes: Axes, bars: Sequence[AuditBar], title: str, value_label: str) -> None:
@@ -159,6 +150,7 @@ def _draw_bars(axes: Axes, bars: Sequence[AuditBar], title: str, value_label: st
     axes.set_yticks(rows, [bar.label for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     finish_axes(axes, title, value_label, "", "x")
+    axes.spines["bottom"].set_bounds(min(low_end, 0.0), 1.02 * end)
 
 
 def _number(bar: AuditBar) -> str:
@@ -186,5 +178,7 @@ def _signs(shown: AuditPage) -> list[Artist]:
 def correlation_text(spearman: float, p_value: float) -> str:
     """Rank correlation with its p-value as papers write them."""
     if math.isnan(spearman):
-        return "Spearman: not defined, one side is constant"
-    return f"Spearman {spearman:+.2f}, " + ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
+        return "Frequency against IoU: no Spearman, since one is constant"
+    return f"Frequency against IoU: Spearman {spearman:+.2f}, " + (
+        "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+    )

@@ -99,7 +99,7 @@ def blend(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     colors, alphas = _heat_table()
     level = (heat * 255).astype(np.uint8)
     alpha = alphas[level][..., None]
-    return (pixels * (1 - alpha) + colors[level] * alpha).astype(np.uint8)
+    return np.asarray(pixels * (1 - alpha) + colors[level] * alpha).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,8 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from figures.text import font_families, wrap
+from figures.layout import DETAIL_SEPARATOR
+from figures.text import font_families, line_height, wrap
 from figures.theme import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PAPER_PT, PURPLE, QUIET, VERMILION
+
+NOTE_PT = PAPER_PT - 1
+SIGNS_HEIGHT = 0.24
 
 
 def paper_figure(width: float, height: float, dpi: int) -> tuple[Figure, Axes]:
@@ -33,10 +37,10 @@ def empty_paper(width: float, height: float, dpi: int) -> Figure:
 def finish_axes(axes: Axes, title: str, x_label: str, y_label: str, grid_axis: Literal["x", "y"] | None = "y") -> None:
     """Give axes their title, labels and the common look; title and x label break into lines that fit."""
     axes.set_title(
-        _broken(axes, title, PAPER_PT + 1, "bold"), fontsize=PAPER_PT + 1, fontweight="bold", loc="left", **_style()
+        _broken(axes, title, PAPER_PT + 1, "bold"), fontsize=PAPER_PT + 1, fontweight="bold", loc="left", **letters()
     )
-    axes.set_xlabel(_broken(axes, x_label, PAPER_PT, "normal"), fontsize=PAPER_PT, **_style())
-    axes.set_ylabel(y_label, fontsize=PAPER_PT, **_style())
+    axes.set_xlabel(_broken(axes, x_label, PAPER_PT, "normal"), fontsize=PAPER_PT, **letters())
+    axes.set_ylabel(y_label, fontsize=PAPER_PT, **letters())
     for side in ("top", "right") if grid_axis else ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -54,17 +58,40 @@ def _broken(axes: Axes, text: str, size: float, weight: str) -> str:
     return "\n".join(line for part in text.split("\n") for line in wrap(part, room, size, weight))
 
 
-def _style() -> dict[str, Any]:
+def letters() -> dict[str, Any]:
     """What all letters have in common; `$` is a character like others."""
     return {"fontfamily": font_families(), "color": INK, "parse_math": False}
 
 
-def add_footnote(figure: Figure, parts: Sequence[str], room: float) -> None:
-    """Write what a reader must know below a figure, in lines of at most `room` inches, where there is any."""
-    lines = wrap(" · ".join(part for part in parts if part), room, PAPER_PT - 1, max_lines=6)
-    if lines:
-        style = {**_style(), "color": QUIET}
-        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=PAPER_PT - 1, **style)
+def add_footer(figure: Figure, notes: Sequence[str], signs: Sequence[Artist] = ()) -> None:
+    """Make the page longer by a row that explains signs and by notes, where nothing else can lie over them.
+
+    Args:
+        figure: A figure of `empty_paper`, whose axes keep their size.
+        notes: What a reader must know; empty ones are left out.
+        signs: What the row explains.
+    """
+    width, height = (float(length) for length in figure.get_size_inches())
+    lines = wrap(DETAIL_SEPARATOR.join(note for note in notes if note), width - 0.2, NOTE_PT, max_lines=6)
+    notes_height = len(lines) * line_height(NOTE_PT) + (0.06 if lines else 0.0)
+    footer = notes_height + (SIGNS_HEIGHT if signs else 0.0)
+    figure.set_size_inches(width, height + footer)
+    total = height + footer
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, footer / total, 1, height / total))
+    for row, line in enumerate(lines):
+        bottom = (notes_height - (row + 0.8) * line_height(NOTE_PT)) / total
+        figure.text(0.1 / width, bottom, line, fontsize=NOTE_PT, **{**letters(), "color": QUIET}).set_in_layout(False)
+    if signs:
+        _add_signs(figure, signs, (notes_height + SIGNS_HEIGHT / 2) / total)
+
+
+def _add_signs(figure: Figure, signs: Sequence[Artist], middle: float) -> None:
+    """A row of signs with their meaning at a height of the figure."""
+    style: dict[str, Any] = {"ncols": len(signs), "frameon": False, "labelcolor": INK, "handlelength": 1.4}
+    font = FontProperties(family=font_families(), size=NOTE_PT)
+    place: dict[str, Any] = {"loc": "center", "bbox_to_anchor": (0.5, middle)}
+    figure.legend(handles=list(signs), prop=font, **place, **style).set_in_layout(False)
 
 
 def count_text(count: int | None, one: str) -> str:
@@ -92,16 +119,9 @@ def add_legend(axes: Axes, place: str, columns: int = 1) -> None:
     axes.legend(prop=FontProperties(family=font_families(), size=PAPER_PT - 1), **style)
 
 
-def add_figure_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
-    """A legend of its own row below the axes, where it cannot lie over anything."""
-    style: dict[str, Any] = {"ncols": columns, "frameon": False, "labelcolor": INK, "handlelength": 1.4}
-    font = FontProperties(family=font_families(), size=PAPER_PT - 1)
-    figure.legend(handles=list(handles), loc="outside lower center", prop=font, **style)
-
-
 def write_note(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """A small text at a place given in data."""
-    style: dict[str, Any] = {"fontsize": PAPER_PT - 1, **_style(), **options}
+    style: dict[str, Any] = {"fontsize": PAPER_PT - 1, **letters(), **options}
     axes.text(x, y, text, **style)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -12,8 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from figures.checks import finite_array, spread_or_none
 from figures.paper import (
-    add_figure_legend,
-    add_footnote,
+    add_footer,
     add_legend,
     count_text,
     finish_axes,
@@ -52,7 +52,7 @@ def draw_elbow(
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     finish_axes(axes, title, "heads, by ascending sum", "mean attention sum over the image")
-    add_footnote(figure, [count_text(num_samples, "sample")], 3.4)
+    add_footer(figure, [count_text(num_samples, "sample")])
     # Below the chord the curve leaves the upper left free, above it the lower right.
     is_above = ordered.mean() > ordered[[0, -1]].mean()
     add_legend(axes, "lower right" if is_above else "upper left")
@@ -92,7 +92,7 @@ def draw_layer_head_map(
         _write_cells(axes, values, percent)
     names = ", ".join(f"L{layer}H{head}" for layer, head in marked)
     finish_axes(axes, f"{title}\n{marked_as}: {names}" if names else title, "head", "layer", grid_axis=None)
-    add_footnote(figure, [count_text(num_samples, "sample")], 3.7)
+    add_footer(figure, [count_text(num_samples, "sample")])
     axes.tick_params(length=2)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=9, min_n_ticks=1))
@@ -123,14 +123,13 @@ def draw_head_frequency_bars(
     values = finite_array("frequency", frequency, length=len(names))
     spread = spread_or_none(sd, len(names))
     tied = [bool((np.abs(values - value) < SAME_SHARE).sum() > 1) for value in values]
-    figure, axes = paper_figure(3.8, 1.2 + 0.21 * len(names), dpi)
+    figure, axes = paper_figure(3.8, 0.8 + 0.21 * len(names), dpi)
     colors = [BLUE if name in fixed else FAINT for name in names]
     axes.barh(np.arange(len(names)), values, height=0.72, color=colors, edgecolor=GREY, linewidth=0.4)
     _write_shares(axes, values, spread, tied)
     axes.set_yticks(np.arange(len(names)), list(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     finish_axes(axes, title, "samples that chose the head", "", "x")
-    _bar_legend(figure, colors)
     missing = [name for name in fixed if name not in names]
     notes = [
         count_text(num_samples, "sample"),
@@ -138,7 +137,7 @@ def draw_head_frequency_bars(
         "tie: chosen equally often" if any(tied) else "",
         f"fixed, but not among these: {', '.join(missing)}" if missing else "",
     ]
-    add_footnote(figure, notes, 3.6)
+    add_footer(figure, notes, _bar_signs(colors))
     write_figure(figure, path)
     return figure
 
@@ -155,11 +154,10 @@ def _write_shares(axes: Axes, values: np.ndarray, spread: np.ndarray | None, tie
     set_percent_ticks(axes.xaxis, float(ends.max()))
 
 
-def _bar_legend(figure: Figure, colors: Sequence[str]) -> None:
-    """Say which bars are which, where there are both."""
-    handles = [Patch(color=BLUE, label="fixed heads, the ones used"), Patch(color=FAINT, label="other heads")]
-    if len(set(colors)) == 2:
-        add_figure_legend(figure, handles, 2)
+def _bar_signs(colors: Sequence[str]) -> list[Artist]:
+    """Say which bars are which."""
+    meanings = {BLUE: "fixed heads, the ones used", FAINT: "other heads"}
+    return [Patch(color=color, label=meaning) for color, meaning in meanings.items() if color in colors]
 
 
 def draw_frequency_vs_samples(
@@ -195,7 +193,7 @@ def draw_frequency_vs_samples(
     axes.set_ylim(0, min(1.02, float(curves.max()) * 1.3 + 0.02))
     set_percent_ticks(axes.yaxis, float(curves.max()))
     finish_axes(axes, title, "number of samples", "samples that chose the head")
-    add_footnote(figure, ["" if bands is None else f"bands: {band_label}"], 3.4)
+    add_footer(figure, ["" if bands is None else f"bands: {band_label}"])
     add_legend(axes, "best", columns=1 if len(names) <= 4 else 2)
     write_figure(figure, path)
     return figure
