@@ -150,6 +150,7 @@ def _draw_bars(axes: Axes, bars: Sequence[AuditBar], title: str, value_label: st
     axes.set_yticks(rows, [bar.label for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     finish_axes(axes, title, value_label, "", "x")
+    axes.xaxis.label.set(x=0, horizontalalignment="left")  # the middle of the axes lies under the numbers
     axes.spines["bottom"].set_bounds(min(low_end, 0.0), 1.02 * end)
 
 
@@ -178,7 +179,7 @@ def _signs(shown: AuditPage) -> list[Artist]:
 def correlation_text(spearman: float, p_value: float) -> str:
     """Rank correlation with its p-value as papers write them."""
     if math.isnan(spearman):
-        return "Frequency against IoU: no Spearman, since one is constant"
-    return f"Frequency against IoU: Spearman {spearman:+.2f}, " + (
+        return "Frequency against IoU\nno Spearman, since one is constant"
+    return f"Frequency against IoU\nSpearman {spearman:+.2f}, " + (
         "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
     )

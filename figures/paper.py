@@ -98,7 +98,7 @@ def count_text(count: int | None, one: str) -> str:
     """So many of something, `n = 120 samples`; nothing where the number is not known."""
     if count is None:
         return ""
-    return f"n = {count:,} {one}{'' if count == 1 else 's'}".replace(",", " ")
+    return f"n = {count:,} {one}{'' if count == 1 else 's'}"
 
 
 def style_ticks(axes: Axes) -> None:

@@ -83,7 +83,7 @@ def draw_layer_head_map(
             raise ValueError(
                 f"Expected marked heads to lie in {layers} layers x {heads} heads, but got L{layer}H{head}."
             )
-    map_height = min(max(min(3.1 * layers / heads, 0.45 * layers), 1.2), 6.0)
+    map_height = min(max(min(3.1 * layers / heads, 0.45 * layers), 1.5), 6.0)
     figure, axes = paper_figure(3.9, map_height + 0.75, dpi)
     shown = axes.imshow(values, cmap="cividis", aspect="auto", interpolation="nearest", vmin=min(0.0, values.min()))
     for layer, head in marked:
@@ -91,7 +91,7 @@ def draw_layer_head_map(
     if max(values.shape) <= MOST_NUMBERED_CELLS:
         _write_cells(axes, values, percent)
     names = ", ".join(f"L{layer}H{head}" for layer, head in marked)
-    finish_axes(axes, f"{title}\n{marked_as}: {names}" if names else title, "head", "layer", grid_axis=None)
+    finish_axes(axes, f"{title}\n{marked_as} {names}" if names else title, "head", "layer", grid_axis=None)
     add_footer(figure, [count_text(num_samples, "sample")])
     axes.tick_params(length=2)
     for axis in (axes.xaxis, axes.yaxis):
