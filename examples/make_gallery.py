@@ -17,10 +17,10 @@ from viz import GalleryEntry, draw_gallery
 
 HIT_AT = 0.5
 HOW = {
-    "worst": "lowest IoU first",
-    "best": "highest IoU first",
+    "worst": "the lowest IoU first",
+    "best": "the highest IoU first",
     "random": "drawn at random",
-    "spread": "at even ranks of the IoU, from the best to the worst",
+    "spread": "at even ranks from the best IoU to the worst",
 }
 
 
@@ -59,11 +59,11 @@ def make_gallery(
     chosen = choose_scores(scores, select, count, seed)
     entries = [_entry(score, samples) for score in chosen]
     hits = float(np.mean([score.iou >= HIT_AT for score in scores]))
-    title = f"{select.capitalize()} {len(chosen)} of {len(scores)} rows"
-    how = HOW[select] + (f" (seed {seed})" if select == "random" else "")
-    subtitle = f"{how} · Acc@{HIT_AT:g} of all rows {hits:.1%} · a miss has an IoU below {HIT_AT:g}"
+    title = f"{len(chosen)} of {len(scores)} rows: {HOW[select]}"
+    seeded = f"seed {seed} · " if select == "random" else ""
+    subtitle = f"{seeded}Acc@{HIT_AT:g} of all {len(scores)} rows {hits:.1%} · a miss has an IoU below {HIT_AT:g}"
     draw_gallery(output, entries, title=title, subtitle=subtitle, hit_at=HIT_AT, dpi=dpi)
-    return f"{title}, {how}: {output}"
+    return f"{title}; written to {output}"
 
 
 def choose_scores(scores: Sequence[SampleScore], select: str, count: int, seed: int = 0) -> list[SampleScore]:
