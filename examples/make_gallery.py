@@ -12,7 +12,7 @@ import numpy as np
 from evaluate_boxes import SampleScore, evaluate
 from lab.datasets.rows import RowFields, read_rows
 from lab.records import Sample
-from llava.mm_utils import load_image
+from vlm.images import load_image
 from viz import GalleryEntry, draw_gallery
 
 HIT_AT = 0.5
