@@ -12,8 +12,8 @@ import numpy as np
 from evaluate_boxes import SampleScore, evaluate
 from lab.datasets.rows import RowFields, read_rows
 from lab.records import Sample
-from vlm.images import load_image
 from viz import GalleryEntry, draw_gallery
+from vlm.images import load_image
 
 HIT_AT = 0.5
 HOW = {
