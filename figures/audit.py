@@ -29,6 +29,7 @@ from figures.writing import write_figure
 
 WIDTH = 7.6
 BAR_HEIGHT = 0.27
+LABEL_ROOM = 1.15
 NUM_NAMED_BEST = 2
 
 
@@ -61,7 +62,7 @@ def draw_head_audit(path: FigurePath, shown: AuditPage, *, dpi: int) -> Figure:
 
 def _write_words(figure: Figure, shown: AuditPage) -> None:
     """The verdict above; below what signs mean, how many rows and pictures there are, and what whiskers are."""
-    verdict = "\n".join(wrap(shown.verdict, WIDTH - 0.3, PAPER_PT + 1, "bold", max_lines=4))
+    verdict = "\n".join(wrap(shown.verdict, WIDTH - 0.3, PAPER_PT + 1, "bold", max_lines=6))
     if verdict:
         figure.suptitle(verdict, x=0.01, ha="left", fontsize=PAPER_PT + 1, fontweight="bold", **letters())
     counts = ", ".join(
@@ -139,15 +140,15 @@ def _draw_bars(axes: Axes, bars: Sequence[AuditBar], title: str, value_label: st
     axes.barh(rows, values, height=0.64, color=colors, edgecolor=GREY, linewidth=0.4)
     for row, bar in enumerate(bars):
         if bar.low is not None and bar.high is not None:
-            reach = [[bar.value - bar.low], [bar.high - bar.value]]
-            axes.errorbar([bar.value], [row], xerr=reach, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2.5)
-    end = max(1e-3, *(bar.value if bar.high is None else bar.high for bar in bars))
+            middle, reach = (bar.low + bar.high) / 2, (bar.high - bar.low) / 2
+            axes.errorbar([middle], [row], xerr=reach, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2.5)
+    end = max(1e-3, *(max(bar.value, bar.value if bar.high is None else bar.high) for bar in bars))
     for row, bar in enumerate(bars):
         write_note(axes, 1.05 * end, row, _number(bar), ha="left", va="center")
     low_end = min(0.0, *(bar.value if bar.low is None else bar.low for bar in bars))
     axes.set_xlim(1.05 * low_end, 1.62 * end if any(bar.low is not None for bar in bars) else 1.25 * end)
     axes.set_xticks([tick for tick in axes.get_xticks() if low_end <= tick <= 1.02 * end])
-    axes.set_yticks(rows, [bar.label for bar in bars])
+    axes.set_yticks(rows, ["\n".join(wrap(bar.label, LABEL_ROOM, PAPER_PT - 1)) for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     finish_axes(axes, title, value_label, "", "x")
     axes.xaxis.label.set(x=0, horizontalalignment="left")  # the middle of the axes lies under the numbers

@@ -91,7 +91,7 @@ class AuditBar:
         label: Name for people, such as fixed heads, per image, random heads, own target.
         value: Its score.
         low: Lower end of its interval, or None where there is no interval.
-        high: Upper end, likewise.
+        high: Upper end, likewise. The value may lie outside: intervals that correct for bias need not hold it.
     """
 
     label: str
@@ -100,15 +100,30 @@ class AuditBar:
     high: float | None = None
 
     def __post_init__(self) -> None:
-        """Reject numbers that are none, half an interval, and a value outside its own."""
+        """Reject numbers that are none, half an interval, and one whose ends are the wrong way round."""
         ends = [end for end in (self.low, self.high) if end is not None]
         if not all(math.isfinite(number) for number in (self.value, *ends)):
             raise ValueError(f"Expected the bar {self.label!r} to have finite numbers, but got {self}. Leave it out.")
-        if len(ends) == 1 or (ends and not ends[0] <= self.value <= ends[1]):
+        if len(ends) == 1 or (ends and ends[0] > ends[1]):
             raise ValueError(
-                f"Expected the bar {self.label!r} to have an interval [low, high] around its value {self.value:g}, "
+                f"Expected the bar {self.label!r} to have an interval with low <= high, "
                 f"but got low={self.low}, high={self.high}. Give both ends, or neither."
             )
+
+    @classmethod
+    def with_ends(cls, label: str, value: float, low: float, high: float) -> AuditBar:
+        """A bar with its interval, or without one where the ends are NaN, as for a single picture.
+
+        Args:
+            label: Name for people.
+            value: Its score.
+            low: Lower end, or NaN.
+            high: Upper end, or NaN.
+
+        Returns:
+            The bar.
+        """
+        return cls(label, value) if math.isnan(low) and math.isnan(high) else cls(label, value, low, high)
 
 
 @dataclass(frozen=True)

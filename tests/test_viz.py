@@ -166,15 +166,16 @@ def one_cell(value, cell=(2, 5)):
 
 
 def distance_from_plain(panel):
-    """`[height, width]` how far each pixel is from that in the panel's lower left corner."""
-    return np.abs(panel - panel[-6, 6]).sum(axis=2)
+    """How far each pixel within the frame is from that in the panel's lower left corner."""
+    return np.abs(panel - panel[-6, 6]).sum(axis=2)[4:-4, 4:-4]
 
 
 def test_maps_share_one_scale_so_that_a_faint_head_does_not_glow(tmp_path):
     _, (bright, faint, mean) = draw_two(tmp_path / "a.png", one_cell(0.9), one_cell(0.009))
-    assert distance_from_plain(bright).max() > 200
-    assert distance_from_plain(faint)[4:-4, 4:-4].max() < 25
-    assert 60 < distance_from_plain(mean)[4:-4, 4:-4].max() < distance_from_plain(bright).max()
+    full = distance_from_plain(bright).max()
+    assert full > 200
+    assert distance_from_plain(faint).max() < 25
+    assert 60 < distance_from_plain(mean).max() < 0.9 * full  # of .9 and .009, in the same unit
 
 
 def test_colour_bar_says_where_its_scale_ends_and_that_all_maps_share_it(tmp_path):
@@ -233,9 +234,11 @@ def test_line_of_the_mask_is_seen_within_the_box(tmp_path):
     nothing, box = np.zeros((8, 8)), (40.0, 40.0, 120.0, 120.0)
     _, (_, _, with_mask) = draw_two(tmp_path / "a.png", nothing, nothing, box=box, cell_mask=mask)
     _, (_, _, without) = draw_two(tmp_path / "b.png", nothing, nothing, box=box)
-    changed = (with_mask != without).any(axis=2)
-    middle = changed[len(changed) // 2]
-    assert 4 <= middle.sum() <= 20  # the line's two sides
+    for panel, seen in ((with_mask, True), (without, False)):
+        middle = panel[len(panel) // 2]
+        cyan = np.flatnonzero(np.abs(middle - CYAN).max(axis=1) < 60)
+        dark = np.flatnonzero(middle.max(axis=1) < 90)
+        assert (len(dark[(cyan[0] < dark) & (dark < cyan[-1])]) >= 2) == seen
 
 
 def test_top_heads_says_how_many_of_the_heads_that_were_asked_for_passed():
@@ -688,7 +691,10 @@ def drawn_texts(figure):
 
 
 def test_numbers_of_the_audit_lie_on_no_whisker_and_no_text_on_another(tmp_path):
-    bars = [viz.AuditBar(f"way {index}", 0.1 * index, 0.0, 0.1 * index + 0.2) for index in range(1, 7)]
+    bars = [
+        viz.AuditBar(f"random heads of the same layers {index}", 0.1 * index, 0.0, 0.1 * index + 0.2)
+        for index in range(1, 7)
+    ]
     figure = viz.draw_head_audit(
         tmp_path / "c.png", **audit_arguments(bars=bars, control_bars=bars[:2], verdict="v " * 120, num_rows=9)
     )
@@ -729,15 +735,25 @@ def test_audit_of_names_values_and_spread_has_whiskers_where_there_is_spread():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ((0.5, 0.4, None), r"Expected the bar 'a' to have an interval .* but got low=0\.4, high=None"),
-        ((0.5, 0.6, 0.7), r"Expected the bar 'a' to have an interval .* around its value 0\.5"),
+        ((0.5, 0.4, None), r"Expected the bar 'a' to have an interval with low <= high, but got low=0\.4, high=None"),
+        ((0.5, 0.7, 0.6), r"Expected the bar 'a' to have an interval with low <= high, but got low=0\.7"),
         ((math.nan,), "Expected the bar 'a' to have finite numbers"),
+        ((0.5, math.nan, 0.6), "Expected the bar 'a' to have finite numbers"),
     ],
-    ids=["half", "beside", "nan"],
+    ids=["half", "reversed", "nan", "nan-end"],
 )
 def test_bars_with_half_an_interval_or_a_wrong_one_are_refused(numbers, message):
     with pytest.raises(ValueError, match=message):
         viz.AuditBar("a", *numbers)
+
+
+def test_bar_of_a_single_picture_has_no_interval_and_a_value_may_lie_outside_its_own():
+    assert viz.AuditBar.with_ends("a", 0.5, math.nan, math.nan) == viz.AuditBar("a", 0.5)
+    bars = [viz.AuditBar.with_ends("a", 0.5, 0.6, 0.7), viz.AuditBar("b", 0.5)]
+    axes = viz.draw_head_audit(None, **audit_arguments(bars=bars)).axes[1]
+    assert [text.get_text() for text in axes.texts] == ["0.50  [0.60, 0.70]", "0.50"]
+    (whisker,) = axes.collections
+    assert np.allclose(whisker.get_segments()[0][:, 0], [0.6, 0.7])
 
 
 def test_survey_figures_say_over_how_many_samples(tmp_path):
