@@ -73,5 +73,5 @@ def draw_cell_outline(page: Page, place: _Place, cell_mask: np.ndarray, grid: Gr
     segments = segments[np.any(segments[:, 0] != segments[:, 1], axis=1)]
     for color, line_width, _ in STROKES["mask"]:
         lines = LineCollection(list(segments), colors=color, linewidths=line_width, capstyle="projecting")
-        lines.set_transform(page.to_figure)
+        lines.set(transform=page.to_figure, zorder=Rectangle.zorder)  # then boxes drawn later lie above
         page.figure.add_artist(lines)
