@@ -722,8 +722,8 @@ def test_numbers_of_the_audit_lie_on_no_whisker_and_no_text_on_another(tmp_path)
 
 
 def test_names_are_put_where_they_cover_neither_points_nor_each_other():
-    points = np.array([[1.0, 1.0], [1.15, 1.0], [1.0, 1.12], [2.0, 2.0]])
-    middles = label_places.place_labels([(1.0, 1.0), (1.15, 1.0)], [(0.4, 0.12)] * 2, points, (0.0, 0.0, 3.0, 3.0))
+    points = np.array([[1.0, 1.0], [1.0, 1.0], [1.15, 1.0], [1.0, 1.12], [2.0, 2.0]])
+    middles = label_places.place_labels([(1.0, 1.0), (1.0, 1.0)], [(0.4, 0.12)] * 2, points, (0.0, 0.0, 3.0, 3.0))
     rects = [(x - 0.2, y - 0.06, x + 0.2, y + 0.06) for x, y in middles]
     for left, bottom, right, top in rects:
         assert not ((points > (left, bottom)) & (points < (right, top))).all(axis=1).any()
