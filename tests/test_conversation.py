@@ -11,8 +11,8 @@ PROMPTS = {
     "referseg": "You are a helpful language and vision assistant. You are able to understand the visual content that "
     "the user provides, and assist the user with a variety of tasks using natural language.\n<image>\n"
     "the bird on the branch",
-    "picturebook": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and polite answers to the human's questions.\n<image>\nthe bird on the branch",
+    "picturebook": "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the human's questions.\n<image>\nthe bird on the branch",
     "plain": "<image>\nthe bird on the branch\n",
     "v0": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the human's questions.###Human: <image>\nthe bird on the branch###Assistant:",
@@ -81,7 +81,9 @@ def test_roles_can_be_named():
 
 
 def test_unknown_template_lists_the_known_and_the_nearest():
-    with pytest.raises(ValueError, match=r"referseg, picturebook, plain, v0, v1, .*but got 'vicuna_1'\. Did you mean 'vicuna_v1'\?"):
+    with pytest.raises(
+        ValueError, match=r"referseg, picturebook, plain, v0, v1, .*but got 'vicuna_1'\. Did you mean 'vicuna_v1'\?"
+    ):
         get_template("vicuna_1")
     with pytest.raises(ValueError, match=r"but got 'zzz'\.$"):
         get_template("zzz")

@@ -137,7 +137,9 @@ def test_generated_text_begins_with_the_first_answer_word(tmp_path):
         f"data.query={query}", "model.use_generate=true", f"data.output_dir={tmp_path}", "data.save_id=a",
         f"hydra.run.dir={tmp_path}/hydra")  # fmt: skip
     meta = json.loads((tmp_path / "picturebook-llava" / "a_meta.json").read_text())
-    word = first_answer_word(load_llava(str(MODEL), conv_mode="picturebook"), ROOT / "examples" / "images" / "bird.png", query)
+    word = first_answer_word(
+        load_llava(str(MODEL), conv_mode="picturebook"), ROOT / "examples" / "images" / "bird.png", query
+    )
     assert meta["generated_text"].split()[0] == word
 
 

@@ -12,7 +12,9 @@ from PIL import Image
 
 from lab.stations import TokenSegment, TokenSegments
 from llava.conversation import TEMPLATES, PromptPart, get_template
-from llava.mm_utils import restore_bos
+from llava.mm_utils import opens_with_bos
+from llava.model.checkpoint_files import CheckpointFiles
+from llava.model.tokenizers import load_tokenizer
 from vlm.image_preprocessing import ImagePreprocessor, ImageRule
 from vlm.images import load_image
 from vlm.prompt_encoding import encode_prompt, unknown_words
@@ -29,15 +31,11 @@ def sentencepiece_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def llama_tokenizer(sentencepiece_model, tmp_path_factory):
-    from transformers import LlamaTokenizerFast
-
     directory = tmp_path_factory.mktemp("tokenizer")
     (directory / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
     settings_ = {"tokenizer_class": "LlamaTokenizer", "legacy": False}
     tiny_checkpoints.write_json(directory / "tokenizer_config.json", settings_)
-    tokenizer = LlamaTokenizerFast.from_pretrained(directory)
-    restore_bos(tokenizer, settings_)
-    return tokenizer
+    return load_tokenizer(CheckpointFiles(str(directory)), original=True)
 
 
 @pytest.fixture(scope="module")
@@ -132,17 +130,21 @@ def test_no_bos_for_a_tokenizer_that_uses_none(word_tokenizer):
     assert encoded.input_ids == (*[IMAGE_ID] * COUNT, 1, 2)
 
 
-def test_bos_setting_of_the_checkpoint_wins(sentencepiece_model, tmp_path):
-    from transformers import LlamaTokenizerFast
-
-    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
-    told = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}
-    tiny_checkpoints.write_json(tmp_path / "tokenizer_config.json", told)
-    tokenizer = LlamaTokenizerFast.from_pretrained(tmp_path, add_bos_token=False)
-    restore_bos(tokenizer, told)
-    assert encode(get_template("plain").parts("dog"), tokenizer).input_ids[0] == IMAGE_ID
-    restore_bos(tokenizer, {"tokenizer_class": "LlamaTokenizer"})
-    assert encode(get_template("plain").parts("dog"), tokenizer).input_ids[:2] == (1, IMAGE_ID)
+@pytest.mark.parametrize(
+    ("settings_", "is_llama", "expected"),
+    [
+        ({"tokenizer_class": "LlamaTokenizer"}, True, True),
+        ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": None}, True, True),
+        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}, True, False),
+        ({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}, False, True),
+        ({"tokenizer_class": "GPT2Tokenizer"}, True, None),
+        ({}, True, True),
+        ({}, False, None),
+    ],
+    ids=["llama", "llama null", "llama told", "other told", "other", "none, original", "none, hugging face"],
+)
+def test_settings_decide_on_bos(settings_, is_llama, expected):
+    assert opens_with_bos(settings_, is_llama=is_llama) is expected
 
 
 def test_image_at_the_end_is_refused(llama_tokenizer):
