@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -288,6 +290,41 @@ def test_missing_and_broken_files(tmp_path):
         load_image(cut)
 
 
+HEIC_START = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + b"\x00" * 64
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "photo.heic"
+    path.write_bytes(HEIC_START)
+    with pytest.raises(ValueError, match=r"photo.heic' to be a readable image, but got .*pip install pillow-heif"):
+        load_image(path)
+
+
+def test_heic_is_read_where_the_package_is_there(tmp_path, monkeypatch):
+    """A stand-in registers itself as the package does, with a reader that gives one red pixel."""
+    from PIL import ImageFile
+
+    class Reader(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode = (1, 1), "RGB"
+
+        def load(self):
+            self.im = Image.new("RGB", (1, 1), (255, 0, 0)).im
+
+    def register_heif_opener():
+        Image.register_open("HEIF", Reader, lambda start: start[4:8] == b"ftyp")
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    path = tmp_path / "photo.heic"
+    path.write_bytes(HEIC_START)
+    assert pixels(path).tolist() == [[[255, 0, 0]]]
+
+
 def test_decompression_bomb(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("RGB", (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -417,6 +454,25 @@ def test_padding_in_bands_equals_padding_at_once(monkeypatch):
             patch.setattr("vlm.image_preprocessing._BAND_PIXELS", 150 * 7)
             banded, _ = prepare(RULES["pad"], Image.fromarray(picture))
         assert (whole == banded).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 9])
+def test_only_touched_columns_are_resized(width, monkeypatch):
+    """A narrow picture costs what it covers, not the whole square that it is padded to."""
+    noise = np.random.default_rng(0).integers(0, 256, (600, width, 3), dtype=np.uint8)
+    whole, _ = prepare(RULES["pad"], Image.fromarray(noise))
+    widths = []
+    genuine = Image.Image.resize
+
+    def watching(self, *args, **options):
+        widths.append(self.width)
+        return genuine(self, *args, **options)
+
+    monkeypatch.setattr("vlm.image_preprocessing._BAND_PIXELS", 600 * 50)
+    monkeypatch.setattr(Image.Image, "resize", watching)
+    part, _ = prepare(RULES["pad"], Image.fromarray(noise))
+    assert (whole == part).all()
+    assert max(widths[:-2]) < 300
 
 
 def test_wrong_size_for_the_tower_is_refused():
