@@ -471,8 +471,10 @@ def test_only_touched_columns_are_resized(width, monkeypatch):
     monkeypatch.setattr("vlm.image_preprocessing._BAND_PIXELS", 600 * 50)
     monkeypatch.setattr(Image.Image, "resize", watching)
     part, _ = prepare(RULES["pad"], Image.fromarray(noise))
-    assert (whole == part).all()
-    assert max(widths[:-2]) < 300
+    # One level of 255 is at most 0.0151 after dividing by the standard deviation.
+    assert np.abs(whole - part).max() < 0.016
+    assert np.abs(whole - part).mean() < 0.001
+    assert max(widths) <= 151
 
 
 def test_wrong_size_for_the_tower_is_refused():

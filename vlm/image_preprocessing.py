@@ -226,10 +226,11 @@ def _pad_and_resize(
 
     side, (left, top) = max(image.size), corner
     narrow = Image.new("RGB", (target_wh[0], side), rule.background)
-    first_column, last_column = 0, target_wh[0]
-    if side * image.height > _BAND_PIXELS:
-        first_column, last_column = _touched_columns(left, left + image.width, side / target_wh[0], target_wh[0])
     scale = side / target_wh[0]
+    first_column, last_column = _touched_columns(left, left + image.width, scale, target_wh[0])
+    if side * image.height <= _BAND_PIXELS or 4 * (last_column - first_column) > target_wh[0]:
+        # Only a very narrow picture is worth leaving columns out, which may round a level the other way.
+        first_column, last_column = 0, target_wh[0]
     canvas_left, canvas_right = _canvas_columns(first_column * scale, last_column * scale, scale, side)
     box = (first_column * scale - canvas_left, last_column * scale - canvas_left)
     band_height = max(1, _BAND_PIXELS // (canvas_right - canvas_left))
