@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Callable, Optional
 
 from lab.command_line.quoting import quote_text_values
+from lab.config.composing import check_arguments, composing
 from lab.config.help_page import help_text
 from lab.config.schema import explain, register_schema, text_keys, validate
 from lab.config.settings import PROJECT_ROOT, ConfigError, ModelSettings, Settings
@@ -384,14 +385,16 @@ def _run_hydra(task: Callable[[Any], None], arguments: Sequence[str]) -> None:
     import hydra
 
     config_dir = PROJECT_ROOT / "conf"
+    check_arguments(arguments)
     quoted = quote_text_values(arguments, text_keys())
     overrides = [argument for argument in quoted if argument not in {"--help", "-h"}]
     if len(overrides) < len(quoted) and not any(argument.startswith("-") for argument in overrides):
-        print(help_text(overrides, config_dir))
+        with composing(task):
+            print(help_text(overrides, config_dir))
         return
     register_schema()
-    with _hydra_process_state(["pipeline.py", *quoted]):
-        hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(task)()
+    with composing(task) as watched, _hydra_process_state(["pipeline.py", *quoted]):
+        hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(watched)()
 
 
 @contextmanager
@@ -418,8 +421,10 @@ def _is_config_error(error: Exception) -> bool:
 def _run_job(cfg: Any, full_error: bool) -> Job:
     """Run one job, and say in one line what went wrong, if anything did."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    overrides = tuple(HydraConfig.get().overrides.task)
+    listed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # with `${...}` as typed
+    overrides = tuple(listed)
     try:
         result = run(_keep_sweep_apart(validate(cfg)))
     except (ValueError, OSError, ImportError) as error:

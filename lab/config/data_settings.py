@@ -62,7 +62,7 @@ class DataSettings:
     visualize_batch: bool = False
     strict: bool = False
     overwrite: bool = False
-    batch_attention_dir: Any = None
+    batch_attention_dir: Any = path()
     analysis_dir: Optional[str] = path()
     trials: int = number(1, 1, 10_000)
     trial_size: Optional[int] = number(None, 1, COUNT_LIMIT)

@@ -60,8 +60,8 @@ def explain(error: BaseException, keys: Mapping[str, Any]) -> str:
     for cause in chain:
         line = _explain_one(cause, keys)
         if line:
-            return line
-    return f"Expected a valid configuration, but got: {_first_lines(str(error))}"
+            return one_line(line)
+    return one_line(f"Expected a valid configuration, but got: {_first_lines(str(error)) or type(error).__name__}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -88,9 +88,9 @@ def _explain_grammar(override: str) -> str:
     """Say what to do about an override that Hydra cannot parse."""
     key, separator, value = override.partition("=")
     if not separator:
-        return f"Expected each argument to be key=value, such as stage=batch, but got {override!r}."
+        return f"Expected each argument to be key=value, such as stage=batch, but got {quote(override)}."
     return (
-        f"Expected the override {override!r} to be key=value in Hydra's grammar, but got something else. "
+        f"Expected the override {quote(override)} to be key=value in Hydra's grammar, but got something else. "
         f"A value with commas, brackets or quotes needs quotes of its own: '{key}=\"{value}\"'."
     )
 
@@ -102,8 +102,10 @@ def _explain_missing_group(error: Any) -> str:
     near = difflib.get_close_matches(choice, options, n=1)
     hint = f" Did you mean {group}={near[0]}?" if near else ""
     if not options:
-        return f"Expected the configuration {wanted!r} to exist, but found none. {_first_lines(str(error))}".strip()
-    return f"Expected {group or 'the config'} to be one of {', '.join(options)}, but got {choice!r}.{hint}"
+        return (
+            f"Expected the configuration {quote(wanted)} to exist, but found none. {_first_lines(str(error))}".strip()
+        )
+    return f"Expected {group or 'the config'} to be one of {', '.join(options)}, but got {quote(choice)}.{hint}"
 
 
 def _explain_omegaconf(error: Any, keys: Mapping[str, Any]) -> str:
@@ -123,10 +125,10 @@ def _explain_omegaconf(error: Any, keys: Mapping[str, Any]) -> str:
     if "does not support deletion" in message:
         return _explain_removal(key)
     if isinstance(error, InterpolationResolutionError):
-        return f"Expected {key} to refer to a key of the configuration with ${{...}}, but got: {message}."
+        return f"Expected {key} to refer to a key of the configuration with ${{...}}, but got: {cut(message, 200)}."
     if isinstance(error, MissingMandatoryValue):
         return f"Expected {key} to have a value, but got none. Set it on the command line or in its YAML file."
-    return f"Expected {key} to be {_describe(keys.get(key))}, but got: {message}."
+    return f"Expected {key} to be {_describe(keys.get(key))}, but got: {cut(message, 200)}."
 
 
 def _describe(kind: Any) -> str:
@@ -141,6 +143,13 @@ def _describe(kind: Any) -> str:
 
 def _explain_hydra_message(message: str, keys: Mapping[str, Any]) -> str:
     """Hydra raises some errors as text only."""
+    several = re.search(r"Ambiguous value for argument '([^']+?)=(.*?)'\s", message, flags=re.DOTALL)
+    if several:
+        key, value = several.groups()
+        return (
+            f"Expected one value for {key}, but got several between commas: {quote(value)}. "
+            f"Write a list as {key}=[{cut(value, LONGEST_QUOTE)}]; add --multirun to run with each value in turn."
+        )
     found = re.search(r"Could not (?:override|append to config|delete from config)[^'\"]*['\"]([^'\"]+)['\"]", message)
     return explain_unknown_key(found.group(1).lstrip("+~").split("=")[0], keys) if found else ""
 
@@ -151,7 +160,7 @@ def explain_unknown_key(key: str, keys: Mapping[str, Any]) -> str:
         return _explain_removal(key)
     near = _nearest_keys(key, list(keys))
     hint = f" Did you mean {near[0]!r}?" if near else " See python pipeline.py --help."
-    return f"Expected a key of the configuration, but got {key!r}.{hint}"
+    return f"Expected a key of the configuration, but got {quote(key)}.{hint}"
 
 
 def _explain_removal(key: str) -> str:

@@ -71,7 +71,7 @@ class Matching:
 
     def check(self, key: str, value: Any) -> None:
         """Reject text of any other form."""
-        if not re.fullmatch(self.pattern, value):
+        if isinstance(value, str) and not re.fullmatch(self.pattern, value):
             raise ConfigError(f"Expected {key} to be {self.form}, but got {quote(value)}.")
 
     def describe(self) -> str:
@@ -98,7 +98,7 @@ def text(default: Optional[str], limit: Matching = NON_EMPTY) -> Any:
 
 
 def path(default: Optional[str] = None) -> Any:
-    """Make a field for a path: `~` is expanded and addresses are refused when the configuration is validated."""
+    """Make a field for a path; `lab.config.path_keys` expands `~` in it and refuses addresses."""
     return dataclasses.field(default=default, metadata={"path": True, "limit": NON_EMPTY})
 
 
