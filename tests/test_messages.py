@@ -9,7 +9,6 @@ import pytest
 
 from lab.messages import MAX_QUOTED, shorten, shorten_reason
 
-
 KNOWN = {
     "text": ("a cat", "'a cat'"),
     "bytes": (b"ab", "b'ab'"),

@@ -10,7 +10,7 @@ from test_config import ROOT, compose_config
 
 import pipeline
 from lab.config.composing import check_arguments, composing
-from lab.config.errors import LONGEST_LINE, ConfigError, one_line, quote
+from lab.config.errors import LONGEST_LINE, ConfigError
 from lab.config.schema import known_keys, validate
 
 KEYS = sorted(known_keys())
@@ -71,7 +71,7 @@ def _plain_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("data=1", "Expected data to be the name of a file in conf/data", id="group-number"),
         pytest.param("logic=[1,2]", "Expected logic to be the name of a file in conf/logic", id="group-list"),
         pytest.param("model=null", "Expected model to be the name of a file in conf/model", id="group-null"),
-        pytest.param("logic=" + "a" * 300, "one of paper, selection_v1, but got .*300 characters", id="group-long"),
+        pytest.param("logic=" + "a" * 300, "one of paper, selection_v1, but got 'a{60,80}\\.\\.\\.", id="group-long"),
         pytest.param("logic.manual_heads.layer=cuda", "got 'logic.manual_heads.layer'. Did", id="below-a-list"),
         pytest.param("logic.top_k.x=1", "got 'logic.top_k.x'. Did you mean 'logic.top_k'", id="below-a-number"),
         pytest.param("logic.smoothing.sigma=1e9", "sigma to be between 0 and 100, but got 1000000000.0", id="sigma"),
@@ -113,7 +113,8 @@ def test_random_values_end_in_a_config_error_of_one_line(seed: int) -> None:
         override = f"{rng.choice(KEYS)}={rng.choice(VALUES)}"
         with pytest.raises(ConfigError) as caught:
             compose_and_validate(override)
-        assert str(caught.value) == one_line(str(caught.value))
+        [line] = str(caught.value).splitlines()
+        assert len(line) <= LONGEST_LINE
 
 
 def test_an_error_of_the_task_is_not_taken_for_one_of_the_configuration() -> None:
@@ -124,12 +125,9 @@ def test_an_error_of_the_task_is_not_taken_for_one_of_the_configuration() -> Non
         watched(None)
 
 
-def test_what_is_quoted_is_cut_and_printable() -> None:
-    assert quote("x" * 1000) == repr("x" * 80) + "... (1000 characters)"
-    assert quote(10**5000) == "a number of about 5000 digits"
-    assert len(quote(list(range(1000)))) < 100
-    assert one_line("a\x1b[31m\nb\u2028c") == r"a\x1b[31m b c"
-    assert len(one_line("y" * 10**6)) < 700
+def test_a_config_error_is_one_printable_line_of_bounded_length() -> None:
+    assert str(ConfigError("a\x1b[31m\nb\u2028c")).split() == [r"a\x1b[31m", "b\\u2028c"]
+    assert len(str(ConfigError("y" * 10**6))) <= LONGEST_LINE
 
 
 def test_the_sweep_of_a_wrong_value_says_so(tmp_path, capsys) -> None:

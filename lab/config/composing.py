@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, NoReturn
 
-from lab.config.errors import ConfigError, quote
+from lab.config.errors import ConfigError
 from lab.config.schema import explain, group_names, known_keys
+from lab.messages import shorten
 
 Task = Callable[[Any], None]
 
@@ -80,7 +81,7 @@ def _check_parent(key: str) -> None:
     parent = key.rpartition(".")[0]
     while parent:
         if parent in keys and not any(known.startswith(f"{parent}.") for known in keys):
-            raise ConfigError(f"Expected a key of the configuration, but got {quote(key)}. Did you mean {parent!r}?")
+            raise ConfigError(f"Expected a key of the configuration, but got {shorten(key)}. Did you mean {parent!r}?")
         parent = parent.rpartition(".")[0]
 
 
@@ -88,6 +89,6 @@ def _check_option(group: str, value: str) -> None:
     """Refuse `model=1` and `logic=[1,2]`: a group takes the name of one of its options."""
     if value in {"null", ""} or value[0] in "[0123456789-.":
         raise ConfigError(
-            f"Expected {group} to be the name of a file in conf/{group} without its ending, but got {quote(value)}. "
+            f"Expected {group} to be the name of a file in conf/{group} without its ending, but got {shorten(value)}. "
             f"A key of the group is set as {group}.<key>=<value>."
         )

@@ -6,8 +6,9 @@ import difflib
 import stat
 from pathlib import Path
 
-from lab.config.errors import ConfigError, quote
+from lab.config.errors import ConfigError
 from lab.config.settings import PROJECT_ROOT, Settings
+from lab.messages import shorten
 from lab.storage.paths import find_attention_file
 
 
@@ -102,23 +103,23 @@ def _describe(value: str) -> str:
     """What was given in place of an existing path, and what may be meant."""
     kind = _kind_of(value)
     if kind == "directory":
-        return f"the directory {quote(value)}. Name a file in it{_first_file(Path(value))}."
+        return f"the directory {shorten(value)}. Name a file in it{_first_file(Path(value))}."
     if kind == "file":
-        return f"the file {quote(value)}. Name the directory that it is in."
-    return f"{quote(value)}.{_suggest_path(value)}"
+        return f"the file {shorten(value)}. Name the directory that it is in."
+    return f"{shorten(value)}.{_suggest_path(value)}"
 
 
 def _first_file(directory: Path) -> str:
     names = [name for name in _names_in(directory) if name[0] != "." and _kind_of(str(directory / name)) == "file"]
-    return f", such as {quote(str(directory / names[0]))}" if names else ""
+    return f", such as {shorten(str(directory / names[0]))}" if names else ""
 
 
 def _suggest_path(value: str) -> str:
     parent = Path(value).parent
     if _kind_of(str(parent)) != "directory":
-        return f" There is no directory {quote(str(parent))} either (paths start from {quote(str(Path.cwd()))})."
+        return f" There is no directory {shorten(str(parent))} either (paths start from {shorten(str(Path.cwd()))})."
     near = difflib.get_close_matches(Path(value).name, _names_in(parent), n=1)
-    return f" Did you mean {quote(str(parent / near[0]))}?" if near else ""
+    return f" Did you mean {shorten(str(parent / near[0]))}?" if near else ""
 
 
 def _names_in(directory: Path) -> list[str]:

@@ -7,8 +7,9 @@ import os.path
 import re
 from typing import Any, TypeVar
 
-from lab.config.errors import ConfigError, quote
+from lab.config.errors import ConfigError
 from lab.config.settings import Settings
+from lab.messages import shorten
 
 Record = TypeVar("Record")
 
@@ -50,7 +51,7 @@ def _expand(key: str, value: Any) -> Any:
         return value
     if re.match(r"[a-z][a-z0-9+.-]+://", value, flags=re.IGNORECASE):
         raise ConfigError(
-            f"Expected {key} to be a path on this machine, but got the address {quote(value)}. "
+            f"Expected {key} to be a path on this machine, but got the address {shorten(value)}. "
             "Download it first, and give the path of the file."
         )
     return os.path.expanduser(value)
