@@ -11,7 +11,8 @@ from test_config import ROOT, compose_config
 import pipeline
 from lab.config.composing import check_arguments, composing
 from lab.config.errors import LONGEST_LINE, ConfigError
-from lab.config.schema import known_keys, validate
+from lab.config.fields import known_keys
+from lab.config.schema import validate
 
 KEYS = sorted(known_keys())
 WORDS = ["cuda", "null", "true", "''", "' '", "L3H8", "~/none", "https://a.b/c.png"]

@@ -11,8 +11,10 @@ from typing import Any, Callable
 from lab.command_line.quoting import quote_text_values
 from lab.config.composing import check_arguments, composing
 from lab.config.errors import ConfigError
+from lab.config.fields import text_keys
 from lab.config.help_page import help_text
-from lab.config.schema import register_schema, text_keys
+from lab.config.path_keys import path_keys
+from lab.config.schema import register_schema
 from lab.config.settings import PROJECT_ROOT
 
 
@@ -27,7 +29,7 @@ def run_hydra(task: Callable[[Any], None], arguments: Sequence[str]) -> None:
 
     config_dir = PROJECT_ROOT / "conf"
     check_arguments(arguments)
-    quoted = quote_text_values(arguments, text_keys())
+    quoted = quote_text_values(arguments, text_keys(), path_keys() - text_keys())
     overrides = [argument for argument in quoted if argument not in {"--help", "-h"}]
     if len(overrides) < len(quoted) and not any(argument.startswith("-") for argument in overrides):
         with composing(task):

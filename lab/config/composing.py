@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any, Callable, NoReturn
 
 from lab.config.errors import ConfigError
-from lab.config.schema import explain, group_names, known_keys
+from lab.config.fields import group_names, known_keys
+from lab.config.schema import explain
 from lab.messages import shorten
 
 Task = Callable[[Any], None]

@@ -43,9 +43,7 @@ def explain(error: BaseException, keys: Mapping[str, Any]) -> str:
         line = _explain_one(cause, keys)
         if line:
             return shorten_reason(line, LONGEST_LINE)
-    return shorten_reason(
-        f"Expected a valid configuration, but got: {shorten_reason(error)}", LONGEST_LINE
-    )
+    return shorten_reason(f"Expected a valid configuration, but got: {shorten_reason(error)}", LONGEST_LINE)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

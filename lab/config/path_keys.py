@@ -8,10 +8,16 @@ import re
 from typing import Any, TypeVar
 
 from lab.config.errors import ConfigError
+from lab.config.fields import known_fields
 from lab.config.settings import Settings
 from lab.messages import shorten
 
 Record = TypeVar("Record")
+
+
+def path_keys() -> frozenset[str]:
+    """The dotted keys that hold paths."""
+    return frozenset(key for key, entry in known_fields().items() if entry.metadata.get("path"))
 
 
 def expand_paths(settings: Settings) -> Settings:

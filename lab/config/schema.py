@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from lab.config import errors
 from lab.config.errors import ConfigError
+from lab.config.fields import known_keys
 from lab.config.inputs import check_inputs
 from lab.config.path_keys import expand_paths
 from lab.config.settings import Settings
@@ -89,32 +89,6 @@ def _dotted_keys(tree: dict[str, Any], prefix: str, known: Mapping[str, Any]) ->
         yield f"{prefix}{key}"
         if isinstance(value, dict) and known.get(f"{prefix}{key}") is not Any:
             yield from _dotted_keys(value, f"{prefix}{key}.", known)
-
-
-def known_keys() -> dict[str, Any]:
-    """Map every dotted key of the configuration to its type."""
-    return dict(_walk_keys(Settings, ""))
-
-
-def text_keys() -> frozenset[str]:
-    """The keys that take free text, such as queries and paths."""
-    return frozenset(key for key, kind in known_keys().items() if kind in (str, Optional[str]))
-
-
-def group_names() -> frozenset[str]:
-    """The configuration's groups, such as `model` and `logic`."""
-    hints = typing.get_type_hints(Settings)
-    return frozenset(name for name, kind in hints.items() if dataclasses.is_dataclass(kind))
-
-
-def _walk_keys(record: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    hints = typing.get_type_hints(record)
-    for entry in dataclasses.fields(record):
-        kind = hints[entry.name]
-        yield prefix + entry.name, kind
-        for inner in (kind, *typing.get_args(kind)):
-            if dataclasses.is_dataclass(inner):
-                yield from _walk_keys(typing.cast(type, inner), f"{prefix}{entry.name}.")
 
 
 def explain(error: BaseException) -> str:
