@@ -18,10 +18,11 @@ OPTIONS = PROJECT_ROOT / "conf"
 TITLE = """# Configuration keys
 
 Made from the schema by `python -m lab.config.document`; a test holds it current. Any key is set on the command line as
-`key=value`, any group as `group=option`; `python pipeline.py --help` shows what a command line makes of them. Numbers out
-of range, misspelt keys and words that are no choice are refused in one line before a model loads. `~` in a path is the
-home directory. `null` means that nothing is set. Values in YAML that refer to another key, such as
-`${model.smoothing_sigma}`, follow it until they are set."""
+`key=value`, any group as `group=option`; `python pipeline.py --help` shows what a command line makes of them. Numbers
+out of range, misspelt keys and words that are no choice are refused in one line before a model loads. `~` in a path is
+the home directory. `null` means that nothing is set. Defaults are those of the schema, which the default options of the
+groups repeat; a value in YAML that refers to another key, such as `${model.smoothing_sigma}`, follows that key until it
+is set."""
 TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 
