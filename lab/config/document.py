@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from lab.config.fields import group_names, known_fields, known_keys, owners
 from lab.config.settings import PROJECT_ROOT, Settings
+from lab.config.values import NON_EMPTY
 
 DOCUMENT = PROJECT_ROOT / "docs" / "configuration.md"
 OPTIONS = PROJECT_ROOT / "conf"
@@ -56,8 +57,7 @@ def _is_leaf(key: str) -> bool:
 def _row(key: str) -> str:
     entry = known_fields()[key]
     limit = entry.metadata.get("limit")
-    is_text = type(limit).__name__ == "Matching" and limit.form == "non-empty text"
-    values = "" if limit is None or is_text else limit.describe()
+    values = "" if limit is None or limit is NON_EMPTY else limit.describe()
     kind = "path" if entry.metadata.get("path") else _type_name(known_keys()[key])
     cells = (f"`{key}`", kind, f"`{_default(key)}`", values, describe_key(key))
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"

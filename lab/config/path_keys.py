@@ -12,7 +12,7 @@ from lab.config.fields import known_fields
 from lab.config.settings import Settings
 from lab.messages import shorten
 
-Record = TypeVar("Record")
+Group = TypeVar("Group")
 
 
 def path_keys() -> frozenset[str]:
@@ -40,14 +40,15 @@ def expand_paths(settings: Settings) -> Settings:
     return dataclasses.replace(settings, **groups)
 
 
-def _expand_group(group: Record, prefix: str) -> Record:
+def _expand_group(group: Group, prefix: str) -> Group:
     record: Any = group
     paths = {
         entry.name: _expand(f"{prefix}.{entry.name}", getattr(record, entry.name))
         for entry in dataclasses.fields(record)
         if entry.metadata.get("path")
     }
-    return dataclasses.replace(record, **paths)
+    expanded: Group = dataclasses.replace(record, **paths)
+    return expanded
 
 
 def _expand(key: str, value: Any) -> Any:
