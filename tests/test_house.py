@@ -45,6 +45,7 @@ KNOWN_IMPORTS: set[tuple[str, str]] = {
     ("benchmarks.child", "pipeline"),
 }
 KNOWN_LONG_FILES: set[str] = {"analyze", "evaluate_boxes", "lab.heads.audit", "picturebook.scenes"}
+KNOWN_LARGE_FOLDERS: set[str] = {"lab"}
 KNOWN_UNDOCUMENTED: set[str] = set()
 
 
@@ -170,7 +171,7 @@ def test_no_folder_holds_more_than_a_third_of_the_code() -> None:
     total = sum(map(lines_of, trees()))
     folders = {module.partition(".")[0] for module in trees() if path_of(module).parent != ROOT}
     shares = {f: sum(lines_of(m) for m in trees() if room_of(m, (f,))) / total for f in folders}
-    assert {folder: share for folder, share in shares.items() if share > LARGEST_SHARE} == {}
+    assert {folder for folder, share in shares.items() if share > LARGEST_SHARE} == KNOWN_LARGE_FOLDERS
 
 
 def test_functions_are_short() -> None:
