@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.config.data_settings import DataSettings
 from lab.config.errors import ConfigError
+from lab.config.figures_settings import FiguresSettings
 from lab.config.logic_settings import (
     EntropySettings,
     HeadIndex,
@@ -21,7 +22,7 @@ from lab.config.logic_settings import (
 )
 from lab.config.model_settings import ModelSettings
 from lab.config.storage_settings import AttentionStorageSettings, StorageSettings
-from lab.config.values import check_choice
+from lab.config.values import check_fields, choice
 
 __all__ = [
     "PROJECT_ROOT",
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "DataSettings",
     "EntropySettings",
+    "FiguresSettings",
     "HeadIndex",
     "LogicSettings",
     "MaskSettings",
@@ -58,19 +60,21 @@ class Settings:
         logic: How heads are chosen and turned into a box.
         data: What goes in, where results go.
         storage: How attention files are written.
+        figures: How figures are written.
     """
 
-    stage: str = "pipeline"
+    stage: str = choice("pipeline", *(stage for stage in STAGES if stage != "pipeline"))
     save_fig: bool = True
     show_plot: bool = False
     model: ModelSettings = field(default_factory=ModelSettings)
     logic: LogicSettings = field(default_factory=LogicSettings)
     data: DataSettings = field(default_factory=DataSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    figures: FiguresSettings = field(default_factory=FiguresSettings)
 
     def __post_init__(self) -> None:
         """Reject an unknown stage."""
-        check_choice("stage", self.stage, STAGES)
+        check_fields(self, "")
 
     @property
     def result_dir(self) -> Path:
