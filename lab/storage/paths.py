@@ -41,9 +41,9 @@ def safe_name(sample_id: str) -> str:
 def distinct_name(sample_id: str) -> str:
     """The name of an id that shares a run with another one that differs from it by case only.
 
-    On macOS and Windows their plain names would be one file. An id with capitals keeps its spelling, but ends in `~` with
-    a number that says which of its letters are capitals: `Bird` is `Bird~1`, `COCO_7` is `COCO_7~f` (bit n of the
-    hexadecimal number is the n-th letter).
+    On macOS and Windows their plain names would be one file. An id with capitals keeps its spelling, but ends in `~`
+    with a number that says which of its letters are capitals: `Bird` is `Bird~1`, `COCO_7` is `COCO_7~f` (bit n of
+    the hexadecimal number is the n-th letter).
     """
     capitals, name = _capitals(sample_id), _harmless(sample_id)
     return _cut(f"{name}~{capitals:x}" if capitals else name, sample_id)
