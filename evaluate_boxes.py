@@ -21,7 +21,7 @@ import numpy as np
 
 from lab.boxes import Box, box_ious
 from lab.storage.files import atomic_write, load_bbox_json, save_json
-from lab.storage.paths import safe_name
+from lab.storage.paths import find_stem, safe_name
 from scores.ceiling import read_ceiling
 from scores.truths import Truth, read_truths
 
@@ -183,13 +183,16 @@ class _Prediction:
     problem: str = ""
 
 
+_ENDINGS = ("_bbox.json", "")  # a file, or a directory of the id's own
+
+
 def _read_predictions(pred_root: str | os.PathLike[str], truths: Sequence[Truth]) -> list[_Prediction]:
     """One prediction for each row; an error if none of them is there."""
     root = Path(pred_root)
     if not root.is_dir():
         raise FileNotFoundError(f"Expected --pred-root to be a directory, but there is none at {root}. Check the path.")
     present = set(os.listdir(root))
-    predictions = [_read_prediction(str(root), safe_name(truth.id), present) for truth in truths]
+    predictions = [_read_prediction(str(root), find_stem(truth.id, present, _ENDINGS), present) for truth in truths]
     if all(prediction.status == "missing" for prediction in predictions):
         raise ValueError(_explain_no_match(root, present, truths))
     return predictions

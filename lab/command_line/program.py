@@ -70,8 +70,10 @@ def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) 
 def _run_job(run_stage: RunStage, cfg: Any, full_error: bool) -> Job:
     """Run one job, and say in one line what went wrong, if anything did."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    overrides = tuple(HydraConfig.get().overrides.task)
+    listed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # with `${...}` as typed
+    overrides = tuple(listed)
     try:
         result = run_stage(keep_sweep_apart(validate(cfg)))
     except (ValueError, OSError, ImportError) as error:
