@@ -14,15 +14,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lab.boxes import Box, box_ious
-from lab.storage.files import atomic_write, load_bbox_json, save_json
-from lab.storage.paths import find_stem, safe_name
+from lab.storage.files import atomic_write, save_json
 from scores.ceiling import read_ceiling
+from scores.predictions import Prediction, read_predictions
 from scores.truths import Truth, read_truths
 
 DEFAULT_THRESHOLDS = (0.25, 0.5, 0.75)
@@ -146,7 +145,7 @@ def evaluate(
     """
     thresholds = _check_thresholds(iou_thresholds)
     truths, broken_rows = read_truths(dataset_jsonl, id_field)
-    predictions = _read_predictions(pred_root, truths)
+    predictions = read_predictions(pred_root, truths)
     ious = _ious(truths, predictions)
     samples = tuple(
         SampleScore(
@@ -170,68 +169,7 @@ def evaluate(
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Predictions
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Prediction:
-    status: str
-    box_xyxy: Box | None = None
-    image_size_wh: tuple[int, int] | None = None
-    problem: str = ""
-
-
-_ENDINGS = ("_bbox.json", "")  # a file, or a directory of the id's own
-
-
-def _read_predictions(pred_root: str | os.PathLike[str], truths: Sequence[Truth]) -> list[_Prediction]:
-    """One prediction for each row; an error if none of them is there."""
-    root = Path(pred_root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"Expected --pred-root to be a directory, but there is none at {root}. Check the path.")
-    present = set(os.listdir(root))
-    predictions = [_read_prediction(str(root), find_stem(truth.id, present, _ENDINGS), present) for truth in truths]
-    if all(prediction.status == "missing" for prediction in predictions):
-        raise ValueError(_explain_no_match(root, present, truths))
-    return predictions
-
-
-def _read_prediction(root: str, name: str, present: set[str]) -> _Prediction:
-    file_name = f"{name}_bbox.json"
-    if file_name in present:
-        path = os.path.join(root, file_name)
-    elif name in present and os.path.isfile(os.path.join(root, name, file_name)):
-        path = os.path.join(root, name, file_name)
-    else:
-        return _Prediction("missing")
-    try:
-        record = load_bbox_json(path)
-    except (ValueError, OSError) as error:
-        return _Prediction("unreadable", problem=str(error))
-    size = record.get("image_size")
-    image_size_wh = (size[0], size[1]) if isinstance(size, list) and len(size) == 2 else None
-    if record["bbox_xyxy"] is None:
-        return _Prediction("null", None, image_size_wh)
-    return _Prediction("box", tuple(record["bbox_xyxy"]), image_size_wh)
-
-
-def _explain_no_match(root: Path, present: set[str], truths: Sequence[Truth]) -> str:
-    """Say what was looked for, what is there instead, and what may be meant."""
-    wanted = ", ".join(f"{safe_name(truth.id)}_bbox.json" for truth in truths[:3])
-    message = f"Expected {root} to hold predictions such as {wanted}, but got none for any of the {len(truths)} rows."
-    others = sorted(name for name in present if name.endswith("_bbox.json"))
-    if others:
-        return f"{message} It holds {len(others)} others, such as {others[0]}: choose their field with --id-field."
-    directories = [name for name in sorted(present) if (root / name).is_dir()]
-    holders = [name for name in directories if any((root / name).glob("*_bbox.json"))]
-    if holders:
-        return f"{message} Its directory {holders[0]} holds some: did you mean --pred-root {root / holders[0]}?"
-    return f"{message} It holds no *_bbox.json at all: run stage=batch first, or check the path."
-
-
-def _ious(truths: Sequence[Truth], predictions: Sequence[_Prediction]) -> np.ndarray:
+def _ious(truths: Sequence[Truth], predictions: Sequence[Prediction]) -> np.ndarray:
     """IoU of every row, 0 without a box: `[rows]`."""
     no_box = (np.nan,) * 4
     predicted_xyxy = np.array([prediction.box_xyxy or no_box for prediction in predictions], dtype=np.float64)
@@ -271,7 +209,7 @@ def _summarize_groups(samples: Sequence[SampleScore], thresholds: Sequence[float
     return {name: _summarize(np.array(ious_of[name]), thresholds) for name in sorted(ious_of)}
 
 
-def _group_of(truth: Truth, prediction: _Prediction, group_by: str | None) -> str:
+def _group_of(truth: Truth, prediction: Prediction, group_by: str | None) -> str:
     if group_by is None:
         return ""
     value = truth.row.get(group_by)

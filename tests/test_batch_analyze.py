@@ -14,6 +14,7 @@ from planted import (
     GRID_SHAPE,
     LOCALIZATION_HEADS,
     NUM_HEADS,
+    NUM_LAYERS,
     SINK_HEADS,
     plant_dataset,
     planted_scores,
@@ -283,6 +284,9 @@ class TestTrials:
             frequencies = np.stack([one.frequency for one in found])
             np.testing.assert_allclose(spread.se, frequencies.std(axis=0, ddof=1), atol=1e-12)
             np.testing.assert_allclose(spread.low, np.quantile(frequencies, 0.025, axis=0), atol=1e-12)
+            heads = [(layer, head) for layer in range(NUM_LAYERS) for head in range(NUM_HEADS)]
+            mean, _, _ = frequency_by_size(scores, rules, heads, pictures, sizes=[60], resamples=40, seed=3)
+            np.testing.assert_allclose(mean[:, 0], frequencies.mean(axis=0).ravel(), atol=1e-12)
             same = [set(one.heads) == set(selection.heads) for one in found]
             assert spread.repeat_rate == pytest.approx(np.mean(same))
 

@@ -180,6 +180,10 @@ class TestSample:
             assert not measured.looks[head]
             assert measured.iou_on[0, head] == measured.enrichment_on[0, head] == measured.pointing_on[0, head] == 0
             assert (measured.auroc[head], measured.share[head], measured.mask_iou_box[head]) == (0.5, 0, 0)
+        # On a grid without padding the first of all cells lies in the target, and would count as a hit.
+        found = localize_heads(attention, SQUARE, (160, 160), head_sets=np.array([[0]]), per_image_heads=(), **RULE)
+        corner = Targets("p", ((0.0, 0.0, 40.0, 40.0),), 0)
+        assert measure_sample(attention, SQUARE, (160, 160), corner, found).pointing_on[0, 3] == 0
 
     def test_masks_are_compared_with_the_object_where_it_is_known(self):
         sample = inside_sample()
@@ -467,6 +471,7 @@ class TestStoredSums:
         options = {"binarize_threshold": 0.3, "threshold_scale": "relative"}
         tables = [score_heads(m.reshape(1, 3, -1), m.shape[2:], **options) for m in (coarse, fine)]
         np.testing.assert_allclose(tables[0].spatial_entropy, tables[1].spatial_entropy, rtol=1e-5)
+        assert (tables[0].num_components > 1).any()
         absolute = [score_heads(m.reshape(1, 3, -1), m.shape[2:], binarize_threshold=0.005) for m in (coarse, fine)]
         assert (absolute[0].num_components != absolute[1].num_components).any()
         with pytest.raises(ValueError, match="threshold_scale to be one of absolute, relative, but got 'x'"):

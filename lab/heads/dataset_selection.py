@@ -84,7 +84,8 @@ def _first(ranking: Ranking, count: int) -> np.ndarray:
     """The first heads of each sample's ranking, `[samples, count]` at most; -1 where fewer are kept."""
     chosen = ranking.order[:, :count].copy()
     chosen[np.arange(chosen.shape[1]) >= ranking.num_kept[:, None]] = -1
-    return chosen
+    result: np.ndarray = chosen
+    return result
 
 
 def _dataset_thresholds(sums: np.ndarray, rules: SelectionRules) -> np.ndarray:
@@ -98,4 +99,7 @@ def _mean_of_finite(entropies: np.ndarray) -> np.ndarray:
     """Mean over the samples of the finite entropies, infinite for a head that has none: `[layers, heads]` float64."""
     finite = np.isfinite(entropies)
     total = np.where(finite, entropies, 0).sum(axis=0, dtype=np.float64)
-    return np.divide(total, finite.sum(axis=0), out=np.full(total.shape, np.inf), where=finite.any(axis=0))
+    result: np.ndarray = np.divide(
+        total, finite.sum(axis=0), out=np.full(total.shape, np.inf), where=finite.any(axis=0)
+    )
+    return result

@@ -169,7 +169,8 @@ class _ChooserByMeans:
         place = chosen_keys.argsort(axis=1).argsort(axis=1)
         counted = (place < kept[:, None]) * weights[:, None]
         total = np.bincount(chosen.reshape(-1), weights=counted.reshape(-1), minlength=size)
-        return total / weights.sum()
+        result: np.ndarray = total / weights.sum()
+        return result
 
 
 def _counts_by_picture(chosen: np.ndarray, pictures: np.ndarray, num_heads: int) -> np.ndarray:

@@ -90,7 +90,8 @@ def spearman_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (first, second))
     scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     product = (first * second).sum(axis=1)
-    return np.divide(product, scale, out=np.full(len(product), np.nan), where=scale > 0)
+    result: np.ndarray = np.divide(product, scale, out=np.full(len(product), np.nan), where=scale > 0)
+    return result
 
 
 def bonett_wright(rho: float, num_heads: int, z: float = 1.959963984540054) -> tuple[float, float]:
