@@ -11,10 +11,11 @@ import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, FrozenSet, Iterator, List, Optional, Sequence
 
 from lab.config import errors as config_errors
 from lab.config.errors import ConfigError
+from lab.config.model_defaults import find_following
 from lab.storage.attention_files import ATTENTION_DTYPES
 from lab.storage.paths import find_attention_file
 
@@ -404,6 +405,7 @@ class Settings:
         logic: How heads are chosen and turned into a box.
         data: What goes in, where results go.
         storage: How attention files are written.
+        follows_model: Keys of `logic`, such as `smoothing.sigma`, whose values came with the model; not a key itself.
     """
 
     stage: str = "pipeline"
@@ -413,6 +415,7 @@ class Settings:
     logic: LogicSettings = field(default_factory=LogicSettings)
     data: DataSettings = field(default_factory=DataSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    follows_model: FrozenSet[str] = field(default=frozenset(), metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:
         """Reject an unknown stage."""
@@ -521,7 +524,7 @@ def validate(cfg: Any) -> Settings:
     if not isinstance(settings, Settings):
         raise ConfigError(f"Expected the configuration to follow the schema, but got {type(settings).__name__}.")
     check_inputs(settings)
-    return settings
+    return dataclasses.replace(settings, follows_model=find_following(cfg))
 
 
 def _check_keys(cfg: Any) -> None:
@@ -672,6 +675,8 @@ def text_keys() -> frozenset[str]:
 def _walk_keys(record: type, prefix: str) -> Iterator[tuple[str, Any]]:
     hints = typing.get_type_hints(record)
     for entry in dataclasses.fields(record):
+        if entry.metadata.get("omegaconf_ignore"):
+            continue
         kind = hints[entry.name]
         yield prefix + entry.name, kind
         for inner in (kind, *typing.get_args(kind)):
