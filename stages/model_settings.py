@@ -73,10 +73,12 @@ def _model_of_file(meta: Mapping[str, Any], settings: Settings, source: object) 
 
 
 def _look_up(name: str, settings: Settings, source: object) -> dict[str, Any]:
-    """What is known of a model by its name: nothing more than is configured, or its preset."""
+    """What is known of a model by its name: what is configured, or its preset."""
     if model_directory_name(name) == model_directory_name(settings.model.name):
         return {}
     preset = find_preset(name, PROJECT_ROOT / "conf") or _preset_of_same_directory(name)
+    if preset is None and not settings.follows_model:  # all that a model brings along is said in so many words
+        return {"name": name}
     if preset is None:
         raise ConfigError(
             f"Expected {source} to be of the configured model {settings.model.name!r} or of one with a preset in "
