@@ -14,6 +14,7 @@ from PIL import Image
 import pipeline
 from lab.config.errors import ConfigError
 from lab.config.model_defaults import FOLLOWING, find_preset
+from lab.config.schema import known_keys
 from lab.config.settings import (
     PROJECT_ROOT,
     AttentionStorageSettings,
@@ -24,7 +25,6 @@ from lab.config.settings import (
     Settings,
     SmoothingSettings,
     StorageSettings,
-    known_keys,
 )
 from lab.heads.heads_file import FixedHead, HeadsFile, write_heads_file
 from lab.records import Sample

@@ -21,7 +21,8 @@ from lab.command_line.sweeps import (
     write_sweep,
 )
 from lab.config.errors import ConfigError
-from lab.config.settings import Settings, explain, validate
+from lab.config.schema import explain, validate
+from lab.config.settings import Settings
 
 logger = logging.getLogger(__name__)
 
