@@ -6,8 +6,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence, Set
-from contextlib import closing
+from collections.abc import Iterator, Sequence, Set
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from lab.command_line.results import StageResult
@@ -102,15 +102,27 @@ def _run_pending(
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     failed, sources = 0, Counter[str]()
-    with closing(run_calls(calls, pending, plan, collector)) as results, logging_redirect_tqdm():
+    directory = plan.settings.result_dir
+    run = closing(run_calls(calls, pending, plan, collector))
+    with _explaining_loss(directory), run as results, logging_redirect_tqdm():
         for result in tqdm(results, total=len(pending), unit="row", desc="batch", smoothing=0.05):
-            _check_directory(plan.settings.result_dir)
+            _check_directory(directory)
             if isinstance(result, RowFailure):
                 failed += 1
                 _record_failure(result, failures, plan.settings.data.strict)
             elif result.choice is not None:
                 sources[result.choice.source] += 1
     return failed, sources
+
+
+@contextmanager
+def _explaining_loss(directory: Path) -> Iterator[None]:
+    """Say that the directory was removed, where a file could not be written for that reason."""
+    try:
+        yield
+    except OSError:
+        _check_directory(directory)
+        raise
 
 
 def _check_directory(directory: Path) -> None:
