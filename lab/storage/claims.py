@@ -189,27 +189,35 @@ def _open_to_lock(directory: Path) -> int | None:
             descriptor = os.open(path, flags, 0o644)
         except OSError:  # Windows cannot open a directory
             return None
-        if _lock(descriptor, wait=True, whole=path is directory):
+        try:
+            _flock(descriptor, wait=True)
             return descriptor
-        os.close(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno != errno.EBADF:
+                _say_once_that_nothing_is_locked(error.strerror or str(error))
+                return None
     return None
 
 
-def _lock(descriptor: int, *, wait: bool, whole: bool = False) -> bool | None:
+def _lock(descriptor: int, *, wait: bool) -> bool | None:
     """Take an exclusive lock: True if it is ours, False if another process has it, None where there are no locks."""
     try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _flock(descriptor, wait=wait)
     except BlockingIOError:
         return False
     except OSError as error:
-        if not (whole and error.errno == errno.EBADF):
-            _say_once_that_nothing_is_locked(error.strerror or str(error))
+        _say_once_that_nothing_is_locked(error.strerror or str(error))
         return None
     return True
+
+
+def _flock(descriptor: int, *, wait: bool) -> None:
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError(errno.ENOSYS, "this system has none") from error
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 @functools.cache
