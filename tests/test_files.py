@@ -13,7 +13,6 @@ import pytest
 
 from lab.records import HeadChoice, HeadScore, Localization
 from lab.storage import files
-from lab.storage.paths import OutputPaths
 
 torch = pytest.importorskip("torch")
 
