@@ -62,7 +62,7 @@ def count_repeated_warnings() -> Iterator[None]:
         for handler in handlers:
             handler.removeFilter(repeats)
         for line in repeats.describe():
-            logging.getLogger(__name__).warning("%s The log file holds them all.", line)
+            logging.getLogger(__name__).warning("%s", line)
 
 
 def _is_console(handler: logging.Handler) -> bool:

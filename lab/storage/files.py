@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
@@ -278,14 +278,19 @@ def _parse_jsonl_line(number: int, line: bytes) -> JsonlLine:
 
 
 def append_jsonl_line(path: PathLike, row: Mapping[str, Any]) -> None:
-    """Append one object as a line, in one write, so that lines of several writers never mix.
+    """Append one object as a line; see `append_jsonl_lines`."""
+    append_jsonl_lines(path, [row])
+
+
+def append_jsonl_lines(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append each object as a line, in one write, so that lines of several writers never mix.
 
     Raises:
         OSError: The path is a symbolic link, which is not followed, or cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite_or_null(to_plain(dict(row))), ensure_ascii=False) + "\n"
+    text = "".join(json.dumps(_finite_or_null(to_plain(dict(row))), ensure_ascii=False) + "\n" for row in rows)
     with open(path, "ab", buffering=0, opener=_open_no_link) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
         os.fsync(file.fileno())

@@ -36,19 +36,23 @@ def remove_dead_partial_files(directory: PathLike) -> int:
     Returns:
         Number of files removed.
     """
-    dead = [path for path in _partial_files(directory) if not _may_live(path)]
-    for path in dead:
-        path.unlink(missing_ok=True)
-    if dead:
-        logger.info("Removed %d half-written files of a run that was killed from %s.", len(dead), directory)
-    return len(dead)
+    removed = 0
+    for path in _partial_files(directory):
+        if _may_live(path):
+            continue
+        try:
+            path.unlink()
+            removed += 1
+        except OSError as error:  # removed by another run, or a directory that only its owner may write
+            logger.debug("Left %s: %s", path, error)
+    return removed
 
 
 def _partial_files(directory: PathLike) -> list[Path]:
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries if entry.name.startswith(".") and entry.name.endswith(_ENDING)]
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # there is none, or it is not for us to read
         return []
     return [Path(directory, name) for name in names]
 

@@ -7,14 +7,14 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.datasets.rows import RowFailure
 from lab.records import Sample
 from lab.storage.claims import living_runs, one_run_at_a_time
-from lab.storage.files import append_jsonl_line, atomic_write, load_bbox_json, read_jsonl, save_json
+from lab.storage.files import append_jsonl_lines, atomic_write, load_bbox_json, read_jsonl, save_json
 from lab.storage.paths import OutputPaths
 from lab.storage.pictures import Picture, PictureIndex
 
@@ -247,11 +247,17 @@ class FailureLog:
 
     def add(self, failure: RowFailure) -> None:
         """Record one failure."""
-        record = asdict(failure)
-        row = {"line": record["line_number"], "id": record["id"], "reason": record["reason"]}
+        self.add_all([failure])
+
+    def add_all(self, failures: Iterable[RowFailure]) -> None:
+        """Record failures."""
         with one_run_at_a_time(self.path.parent):
             self._remove_link()
-            append_jsonl_line(self.path, {**row, "data_file": self._data_file})
+            append_jsonl_lines(self.path, [self._row(failure) for failure in failures])
+
+    def _row(self, failure: RowFailure) -> dict[str, Any]:
+        row = {"line": failure.line_number, "id": failure.id, "reason": failure.reason}
+        return {**row, "data_file": self._data_file}
 
     def _remove_link(self) -> None:
         if self.path.is_symlink():
