@@ -45,17 +45,27 @@ def collect_guarded(collector: Collector, samples: Sequence[Sample]) -> Iterator
     done = 0
     while done < len(samples):
         try:
-            for outcome in collector.collect(samples[done:]):
+            for outcome in _collect_all(collector, samples[done:]):
                 done += 1
                 yield outcome
-            if done < len(samples):
-                raise RuntimeError("the collector gave no result")
         except Exception as error:
             logger.debug("The collector broke; going on row by row.", exc_info=error)
             group = _rows_of_one_image(samples[done:])
             done += len(group)
             for sample in group:
                 yield _collect_one(collector, sample)
+
+
+def _collect_all(collector: Collector, samples: Sequence[Sample]) -> Iterator[Collected]:
+    """Collect, and make sure that each sample gets its own result."""
+    done = 0
+    for outcome in collector.collect(samples):
+        if done == len(samples) or outcome.sample.id != samples[done].id:
+            raise RuntimeError("the collector gave a result out of turn")
+        done += 1
+        yield outcome
+    if done < len(samples):
+        raise RuntimeError("the collector gave no result")
 
 
 def _rows_of_one_image(samples: Sequence[Sample]) -> list[Sample]:
@@ -66,7 +76,7 @@ def _rows_of_one_image(samples: Sequence[Sample]) -> list[Sample]:
 
 def _collect_one(collector: Collector, sample: Sample) -> Union[Collected, LostRow]:
     try:
-        [outcome] = collector.collect([sample])
+        [outcome] = _collect_all(collector, [sample])
         return outcome
     except Exception as error:
         logger.debug("No attention for %r.", sample.id, exc_info=error)

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lab.datasets.tables import quote_short
+
 SHOWN = 3
 
 
@@ -25,24 +27,24 @@ class RepeatFilter(logging.Filter):
         super().__init__()
         self._shown = shown
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._examples: dict[tuple[str, str], str] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown; below warnings, all are."""
         if record.levelno < logging.WARNING or record.exc_info:
             return True
         kind = (record.name, str(record.msg))
+        self._examples.setdefault(kind, record.getMessage())
         self._counts[kind] += 1
         return self._counts[kind] <= self._shown
 
     def describe(self) -> list[str]:
-        """Say how many of each kind were left out, and forget them."""
-        left_out = [
-            f"{count - self._shown} more warnings of the kind {message!r} were left out."
-            for (_, message), count in self._counts.items()
+        """Say how many of each kind were left out."""
+        return [
+            f"{count - self._shown} more warnings like {quote_short(self._examples[kind])} were left out."
+            for kind, count in self._counts.items()
             if count > self._shown
         ]
-        self._counts.clear()
-        return left_out
 
 
 @contextmanager
@@ -52,16 +54,16 @@ def count_repeated_warnings() -> Iterator[None]:
     Yields:
         Nothing.
     """
-    handlers = [handler for handler in logging.root.handlers if _is_console(handler)]
-    repeats = RepeatFilter()
-    for handler in handlers:
+    filters = {handler: RepeatFilter() for handler in logging.root.handlers if _is_console(handler)}
+    for handler, repeats in filters.items():
         handler.addFilter(repeats)
     try:
         yield
     finally:
-        for handler in handlers:
+        for handler, repeats in filters.items():
             handler.removeFilter(repeats)
-        for line in repeats.describe():
+        left_out = [repeats.describe() for repeats in filters.values()]
+        for line in left_out[0] if left_out else ():
             logging.getLogger(__name__).warning("%s", line)
 
 
