@@ -19,9 +19,9 @@ from benchmarks.models import LLAVA_7B, PICTUREBOOK, TOY, picturebook_bundle, ra
 from collector import AttentionCollector
 from lab.config.settings import AttentionStorageSettings, DataSettings, Settings, StorageSettings
 from lab.records import CollectedAttention, Sample
-from llava.model.builder import LlavaBundle
 from stages.plan import Steps, make_plan
 from stages.running import run_samples
+from vlm.loading import LlavaBundle
 
 EXIT_LAYER = 15
 REFCOCO_VAL_EXPRESSIONS, REFCOCO_VAL_IMAGES = 10_834, 1_500

@@ -38,7 +38,7 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
 
     export_cache_dir(model.cache_dir)  # transformers reads it when it is imported, below
     from collector import AttentionCollector
-    from llava.model.builder import load_llava
+    from vlm.loading import load_llava
 
     bundle = load_llava(
         find_in_project(model.name),

@@ -118,8 +118,8 @@ def _draw(
     collected: CollectedAttention, choice: HeadChoice, localization: Localization, plan: Plan, paths: OutputPaths
 ) -> Figure:
     """Draw the figure, and write it if wanted."""
-    from llava.mm_utils import load_image
     from viz import draw_top_heads
+    from vlm.images import load_image
 
     smoothing = plan.settings.logic.smoothing
     return draw_top_heads(

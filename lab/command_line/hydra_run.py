@@ -10,7 +10,9 @@ from typing import Any, Callable
 
 from lab.command_line.quoting import quote_text_values
 from lab.config.errors import ConfigError
-from lab.config.settings import PROJECT_ROOT, help_text, register_schema, text_keys
+from lab.config.help_page import help_text
+from lab.config.schema import register_schema, text_keys
+from lab.config.settings import PROJECT_ROOT
 
 
 def run_hydra(task: Callable[[Any], None], arguments: Sequence[str]) -> None:

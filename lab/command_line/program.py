@@ -17,7 +17,8 @@ from lab.command_line.results import StageResult
 from lab.command_line.streams import explain_lost_output, forgiving_streams, say
 from lab.command_line.sweeps import describe_sweep, keep_sweep_apart
 from lab.config.errors import ConfigError
-from lab.config.settings import Settings, explain, validate
+from lab.config.schema import explain, validate
+from lab.config.settings import Settings
 from lab.storage.background import items_in_hand
 
 logger = logging.getLogger(__name__)
