@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from lab.datasets.tables import find_input, quote_short, read_table
 from lab.records import Sample
@@ -93,7 +94,8 @@ def read_rows(
             "Indices count rows from 0."
         )
     directory = find_input(str(path), "the data file").parent
-    results = [_to_sample(line, fields, directory) for line in chosen]
+    find_image = functools.cache(functools.partial(_find_image, directory=directory))  # many rows share a picture
+    results = [_to_sample(line, fields, find_image) for line in chosen]
     _say_what_was_trimmed(chosen, results, fields.prompt)
     return RowSelection(
         samples=tuple(result for result in results if isinstance(result, Sample)),
@@ -132,7 +134,7 @@ def _read_id(row: Optional[dict[str, Any]], id_field: str) -> Optional[str]:
     return str(value) if str(value).strip() else None
 
 
-def _to_sample(line: JsonlLine, fields: RowFields, directory: Path) -> Sample | RowFailure:
+def _to_sample(line: JsonlLine, fields: RowFields, find_image: Callable[[str], str]) -> Sample | RowFailure:
     if line.row is None:
         return RowFailure(line.number, None, line.error)
     sample_id = _read_id(line.row, fields.id)
@@ -140,7 +142,7 @@ def _to_sample(line: JsonlLine, fields: RowFields, directory: Path) -> Sample | 
         if sample_id is None:
             raise ValueError(_describe_missing(line.row, fields.id, "text or a whole number"))
         query = trim_query(_check_encodable(fields.prompt, _read_text(line.row, fields.prompt)))
-        image_file = _find_image(_read_text(line.row, fields.image), directory)
+        image_file = find_image(_read_text(line.row, fields.image))
         return Sample(id=sample_id, image_file=image_file, query=query, line_number=line.number)
     except Exception as error:  # whatever is odd about a row, it costs that row alone
         return RowFailure(line.number, sample_id, str(error))

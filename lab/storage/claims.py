@@ -92,7 +92,11 @@ def living_runs(directory: Path) -> list[LivingRun]:
     Returns:
         The runs, this process's own among them.
     """
-    runs = (_read_if_living(path) for path in sorted(directory.glob(f"{_PREFIX}*{_ENDING}")))
+    if not directory.is_dir():
+        return []
+    with os.scandir(directory) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.startswith(_PREFIX))
+    runs = (_read_if_living(directory / name) for name in names if name.endswith(_ENDING))
     return [run for run in runs if run is not None]
 
 

@@ -143,11 +143,10 @@ def find_finished(
 
 
 def _has_files(paths: OutputPaths, present: set[str], wanted: WantedFiles) -> bool:
-    attention = paths.attention(True).name in present or paths.attention(False).name in present
     return (
         paths.bbox_json.name in present
-        and (attention or not wanted.attention)
-        and (paths.figure.name in present or not wanted.figure)
+        and (not wanted.attention or any(paths.attention(compress).name in present for compress in (True, False)))
+        and (not wanted.figure or paths.figure.name in present)
     )
 
 
