@@ -8,8 +8,6 @@ before the model is loaded. Nobody touches what a living run has half-written; w
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +17,8 @@ from dataclasses import dataclass
 from lab.command_line.interrupts import obey_interrupts
 from lab.command_line.progress import progress_bar
 from lab.command_line.results import StageResult
-from lab.config.settings import Settings
-from lab.datasets.rows import RowFailure, RowFields, RowSelection, group_by_image, read_rows
+from lab.config.settings import DataSettings, Settings
+from lab.datasets.rows import RowFailure, RowFields, RowSelection, read_rows
 from lab.records import Sample
 from lab.storage.background import items_in_hand
 from lab.storage.claims import claim_rows
@@ -28,14 +26,14 @@ from lab.storage.kept_directory import KeptDirectory, keep_directory
 from lab.storage.paths import OutputPaths, safe_name
 from lab.storage.pictures import PictureIndex
 from lab.storage.run_state import FailureLog, WantedFiles, claim_directory, find_finished
+from stages.earlier_results import remove_stale
 from stages.loading import Collector, CollectorLoader
 from stages.plan import Plan, Steps, make_plan
-from stages.running import run_samples
+from stages.running import run_calls
+from stages.sharing import plan_calls
 from stages.summaries import BatchCounts, describe_batch
 
 logger = logging.getLogger(__name__)
-
-_FIGURE_OF_ANY_K = re.compile(r"(?P<stem>.+)_top\d+\.\w+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,17 +72,16 @@ def run_batch(settings: Settings, load: CollectorLoader) -> StageResult:
     """
     data, result_dir = settings.data, settings.result_dir
     plan = make_plan(settings, _batch_steps(settings))
-    rows = read_rows(
-        data.data_file or "",
-        RowFields(data.id_field, data.prompt_field, data.image_field),
-        data.start_index,
-        data.end_index,
-    )
+    rows = read_rows(data.data_file or "", _fields(data), data.start_index, data.end_index)
     names = (safe_name(sample.id) for sample in rows.samples)
     with claim_rows(result_dir, names), keep_directory(result_dir) as kept, obey_interrupts(items_in_hand):
         failures = FailureLog(result_dir, str(data.data_file))
         counts = _run_claimed(_Batch(plan, rows, failures, PictureIndex(result_dir.parent), kept), load)
     return StageResult(tuple(describe_batch(counts, result_dir, failures.path)), counts.failed)
+
+
+def _fields(data: DataSettings) -> RowFields:
+    return RowFields(data.id_field, data.prompt_field, data.image_field)
 
 
 def _batch_steps(settings: Settings) -> Steps:
@@ -125,20 +122,9 @@ def _prepare_directory(batch: _Batch) -> frozenset[str]:
     if not overwrite:
         wanted, top_k = WantedFiles(plan.steps.attention, plan.steps.figure), plan.settings.logic.top_k
         finished = find_finished(directory, samples, plan.fingerprint, wanted, top_k, batch.pictures)
-    _remove_results(plan, [sample for sample in samples if sample.id not in finished])
+    pending = [sample for sample in samples if sample.id not in finished]
+    remove_stale(plan, [(sample, OutputPaths(directory, sample.id, plan.settings.logic.top_k)) for sample in pending])
     return finished
-
-
-def _remove_results(plan: Plan, pending: Sequence[Sample]) -> None:
-    """Remove what earlier runs made of the rows that are made now: nothing old stays beside what is new."""
-    directory, top_k = plan.settings.result_dir, plan.settings.logic.top_k
-    stems = {safe_name(sample.id) for sample in pending}
-    present = set(os.listdir(directory))
-    stale = {path.name for sample in pending for path in OutputPaths(directory, sample.id, top_k).all_paths()} & present
-    figures = ((name, _FIGURE_OF_ANY_K.fullmatch(name)) for name in present)
-    stale |= {name for name, found in figures if found is not None and found["stem"] in stems}
-    for name in sorted(stale, key=lambda name: not name.endswith("_bbox.json")):  # first what says that a row is done
-        (directory / name).unlink(missing_ok=True)
 
 
 def _record_unreadable_rows(batch: _Batch) -> None:
@@ -158,30 +144,32 @@ def _record_unreadable_rows(batch: _Batch) -> None:
 def _run_pending(batch: _Batch, finished: frozenset[str], collector: Collector) -> tuple[set[str], Counter[str]]:
     """Run what is not finished under a progress bar; give the ids that failed, and where the others' heads came from.
 
-    The rows about an image share a forward. A finished row among them is read again, though not written, so that the
-    company of each row, and with it its last digit, is the same in a resumed run as in one that was never stopped.
+    Rows share a forward as in a run of the whole file that was never stopped; those that are finished or not chosen
+    are read for company, and not written.
     """
     failed: set[str] = set()
     sources: Counter[str] = Counter()
-    samples = _rows_of_unfinished_images(batch.rows.samples, finished)
-    total = sum(sample.id not in finished for sample in samples)
-    strict = batch.plan.settings.data.strict
-    run = closing(run_samples(samples, batch.plan, collector, leave_out=finished))
-    with run as results, progress_bar(results, total=total, unit="row", label="batch") as bar:
+    settings = batch.plan.settings
+    pending = frozenset(sample.id for sample in batch.rows.samples) - finished
+    calls = plan_calls(_all_rows(batch), pending, settings.model.batch_size)
+    run = closing(run_calls(calls, pending, batch.plan, collector))
+    with run as results, progress_bar(results, total=len(pending), unit="row", label="batch") as bar:
         for result in bar:
             batch.directory.check()
             if isinstance(result, RowFailure):
                 failed.add(str(result.id))
-                _record_failure(result, batch.failures, strict)
+                _record_failure(result, batch.failures, settings.data.strict)
             elif result.choice is not None:
                 sources[result.choice.source] += 1
     return failed, sources
 
 
-def _rows_of_unfinished_images(samples: Sequence[Sample], finished: frozenset[str]) -> list[Sample]:
-    """All rows about each image that has a row left to do, those of an image together."""
-    images = {sample.image_file for sample in samples if sample.id not in finished}
-    return group_by_image(sample for sample in samples if sample.image_file in images)
+def _all_rows(batch: _Batch) -> Sequence[Sample]:
+    """All rows of the file, chosen or not, since they share forward passes with the chosen ones."""
+    data = batch.plan.settings.data
+    if data.start_index is None and data.end_index is None:
+        return batch.rows.samples
+    return read_rows(data.data_file or "", _fields(data)).samples
 
 
 def _check_results(batch: _Batch, finished: frozenset[str], failed: set[str]) -> None:

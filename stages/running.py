@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
-from collections.abc import Container, Generator, Sequence
+from collections.abc import Generator, Sequence, Set
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
@@ -34,22 +35,38 @@ _END_OF_RUN = frozenset(
 )
 
 
-def run_samples(
-    samples: Sequence[Sample], plan: Plan, collector: Collector, leave_out: Container[str] = frozenset()
-) -> Generator[Outcome, None, None]:
-    """Collect attention in this thread and finish it in background threads.
-
-    Whatever goes wrong with a sample costs that sample. Only a disk that is full or gone ends the run.
+def run_samples(samples: Sequence[Sample], plan: Plan, collector: Collector) -> Generator[Outcome, None, None]:
+    """Collect attention in this thread and finish it in background threads; see `run_calls`.
 
     Args:
         samples: What to ask of which image.
         plan: What to make, and how.
         collector: Runs the model.
-        leave_out: Ids of samples that are read only because they share a forward with others, whose numbers depend on
-            its company in the last digit; their results are not made again.
 
     Yields:
-        The results or the failure of each sample that is not left out, in order.
+        The results or the failure of each sample, in order.
+
+    Raises:
+        OSError: Results cannot be written; samples that were begun are finished first.
+    """
+    yield from run_calls([samples], frozenset(sample.id for sample in samples), plan, collector)
+
+
+def run_calls(
+    calls: Sequence[Sequence[Sample]], pending: Set[str], plan: Plan, collector: Collector
+) -> Generator[Outcome, None, None]:
+    """Collect attention call by call, and finish the samples that are still to be done; the others only keep company.
+
+    Whatever goes wrong with a sample costs that sample. Only a disk that is full or gone ends the run.
+
+    Args:
+        calls: The samples of each call of the collector, see `stages.sharing.plan_calls`.
+        pending: Ids of the samples to finish.
+        plan: What to make, and how.
+        collector: Runs the model.
+
+    Yields:
+        The results or the failure of each pending sample, in order.
 
     Raises:
         OSError: Results cannot be written; samples that were begun are finished first.
@@ -58,8 +75,8 @@ def run_samples(
     def finish(collected: Union[Collected, LostRow]) -> Outcome:
         return _finish_or_fail(collected, plan)
 
-    outcomes = collect_guarded(collector, samples)
-    wanted = (outcome for outcome in outcomes if outcome.sample.id not in leave_out)
+    collected = chain.from_iterable(collect_guarded(collector, samples) for samples in calls)
+    wanted = (item for item in collected if item.sample.id in pending)
     yield from map_in_background(finish, wanted, workers=plan.settings.storage.workers)
 
 

@@ -14,8 +14,9 @@ from lab.config.settings import Settings
 from lab.datasets.rows import RowFailure, trim_query
 from lab.records import Sample
 from lab.storage.claims import claim_rows
-from lab.storage.paths import safe_name
-from stages.loading import Collector, CollectorLoader
+from lab.storage.paths import OutputPaths, safe_name
+from stages.earlier_results import refuse_to_overwrite, remove_stale
+from stages.loading import CollectorLoader
 from stages.plan import Plan, Steps, make_plan
 from stages.running import Outcome, run_samples
 from stages.showing import show_and_describe
@@ -35,19 +36,25 @@ def run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> Stage
         What was found; the files are written on the way.
 
     Raises:
-        ValueError: The sample failed.
+        ValueError: The sample failed, or there are results of something else under its name.
     """
     settings = _trim_query(settings)
     plan = make_plan(settings, steps)
     sample = Sample(single_id(settings), settings.data.image_file or "", settings.data.query or "")
     with _claim(settings.result_dir, sample):
-        result = _run_one(sample, plan, load(settings.model, plan.stop_layer))
+        result = _run_one(sample, plan, load)
     if isinstance(result, RowFailure):
         raise ValueError(result.reason)
     return show_and_describe(result)
 
 
-def _run_one(sample: Sample, plan: Plan, collector: Collector) -> Outcome:
+def _run_one(sample: Sample, plan: Plan, load: CollectorLoader) -> Outcome:
+    settings = plan.settings
+    paths = OutputPaths(settings.result_dir, sample.id, settings.logic.top_k)
+    refuse_to_overwrite(plan, sample, paths)
+    collector = load(settings.model, plan.stop_layer)
+    if settings.data.overwrite:
+        remove_stale(plan, [(sample, paths)])
     with closing(run_samples([sample], plan, collector)) as results:
         return next(results)
 

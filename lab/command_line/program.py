@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 from lab.command_line.hydra_run import is_config_error, run_hydra
@@ -15,7 +16,14 @@ from lab.command_line.interrupts import EXIT_INTERRUPTED, obey_interrupts
 from lab.command_line.repeats import count_repeated_warnings
 from lab.command_line.results import StageResult
 from lab.command_line.streams import explain_lost_output, forgiving_streams, say
-from lab.command_line.sweeps import describe_sweep, keep_sweep_apart
+from lab.command_line.sweeps import (
+    TABLE_FILE,
+    describe_sweep,
+    keep_sweep_apart,
+    sweep_directory,
+    swept_keys,
+    write_sweep,
+)
 from lab.config.errors import ConfigError
 from lab.config.schema import explain, validate
 from lab.config.settings import Settings
@@ -36,11 +44,13 @@ class Job:
         overrides: What the command line set for it.
         exit_status: 0, or what went wrong.
         result: What the stage found, if it came to an end.
+        table_dir: Where the table of the sweep goes, if this is one.
     """
 
     overrides: tuple[str, ...]
     exit_status: int
     result: Optional[StageResult] = None
+    table_dir: Optional[Path] = None
 
 
 def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) -> int:
@@ -66,9 +76,10 @@ def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) 
 
 def _run_jobs(run_stage: RunStage, arguments: Sequence[str]) -> int:
     full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    swept = swept_keys(arguments)
     jobs: list[Job] = []
     try:
-        run_hydra(lambda cfg: jobs.append(_run_job(run_stage, cfg, full_error)), arguments)
+        run_hydra(lambda cfg: jobs.append(_run_job(run_stage, cfg, swept, full_error)), arguments)
     except KeyboardInterrupt as interrupt:
         print(*interrupt.args or ("Stopped.",), file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -78,20 +89,32 @@ def _run_jobs(run_stage: RunStage, arguments: Sequence[str]) -> int:
         print(f"error: {explain(error)}", file=sys.stderr)
         return EXIT_USAGE
     if len(jobs) > 1:
-        scores = [None if job.result is None else job.result.scores for job in jobs]
-        say(["", *describe_sweep([job.overrides for job in jobs], scores)])
+        say(["", *_summarize_sweep(jobs)])
     return max((job.exit_status for job in jobs), default=EXIT_OK)
 
 
-def _run_job(run_stage: RunStage, cfg: Any, full_error: bool) -> Job:
+def _summarize_sweep(jobs: Sequence[Job]) -> list[str]:
+    """The table of all jobs, for people; it is written as CSV, too."""
+    overrides = [job.overrides for job in jobs]
+    scores = [None if job.result is None else job.result.scores for job in jobs]
+    lines = describe_sweep(overrides, scores)
+    directories = {job.table_dir for job in jobs if job.table_dir is not None}
+    for directory in sorted(directories):
+        write_sweep(directory / TABLE_FILE, overrides, scores)
+        lines.append(f"table   {directory / TABLE_FILE}")
+    return lines
+
+
+def _run_job(run_stage: RunStage, cfg: Any, swept: Sequence[str], full_error: bool) -> Job:
     """Run one job, and say in one line what went wrong, if anything did."""
     from hydra.core.hydra_config import HydraConfig
 
     overrides = tuple(HydraConfig.get().overrides.task)
     try:
-        settings = keep_sweep_apart(validate(cfg))
+        settings = validate(cfg)
+        table_dir = sweep_directory(settings)
         with count_repeated_warnings(), _goes_on_if_a_batch(settings):
-            result = run_stage(settings)
+            result = run_stage(keep_sweep_apart(settings, swept))
     except (ValueError, OSError, ImportError) as error:
         if full_error:
             raise
@@ -99,7 +122,7 @@ def _run_job(run_stage: RunStage, cfg: Any, full_error: bool) -> Job:
         print(f"error: {error}", file=sys.stderr)
         return Job(overrides, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
     say(result.lines)
-    return Job(overrides, EXIT_FAILED if result.failed else EXIT_OK, result)
+    return Job(overrides, EXIT_FAILED if result.failed else EXIT_OK, result, table_dir)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, Optional
 from lab.config import errors
 from lab.config.errors import ConfigError
 from lab.config.inputs import check_inputs
+from lab.config.model_defaults import find_following
 from lab.config.settings import Settings
 
 
@@ -63,7 +64,7 @@ def validate(cfg: Any) -> Settings:
     if not isinstance(settings, Settings):
         raise ConfigError(f"Expected the configuration to follow the schema, but got {type(settings).__name__}.")
     check_inputs(settings)
-    return settings
+    return dataclasses.replace(settings, follows_model=find_following(cfg))
 
 
 def _check_keys(cfg: Any) -> None:
@@ -97,6 +98,8 @@ def text_keys() -> frozenset[str]:
 def _walk_keys(record: type, prefix: str) -> Iterator[tuple[str, Any]]:
     hints = typing.get_type_hints(record)
     for entry in dataclasses.fields(record):
+        if entry.metadata.get("omegaconf_ignore"):
+            continue
         kind = hints[entry.name]
         yield prefix + entry.name, kind
         for inner in (kind, *typing.get_args(kind)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import FrozenSet
 
 from lab.config.data_settings import DataSettings
 from lab.config.errors import ConfigError
@@ -58,6 +59,7 @@ class Settings:
         logic: How heads are chosen and turned into a box.
         data: What goes in, where results go.
         storage: How attention files are written.
+        follows_model: Keys of `logic`, such as `smoothing.sigma`, whose values came with the model; not a key itself.
     """
 
     stage: str = "pipeline"
@@ -67,6 +69,7 @@ class Settings:
     logic: LogicSettings = field(default_factory=LogicSettings)
     data: DataSettings = field(default_factory=DataSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    follows_model: FrozenSet[str] = field(default=frozenset(), metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:
         """Reject an unknown stage."""
