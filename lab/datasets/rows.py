@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -102,14 +102,6 @@ def read_rows(
         failures=tuple(result for result in results if isinstance(result, RowFailure)),
         total=len(lines),
     )
-
-
-def group_by_image(samples: Iterable[Sample]) -> list[Sample]:
-    """Bring samples of one image together, so that they share one pass over it; else the order stays."""
-    groups: dict[str, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.image_file, []).append(sample)
-    return [sample for group in groups.values() for sample in group]
 
 
 def _check_no_duplicates(lines: Sequence[JsonlLine], id_field: str, path: PathLike) -> None:
