@@ -102,7 +102,7 @@ def _run_claimed(batch: _Batch, load: CollectorLoader) -> BatchCounts:
     sources: Counter[str] = Counter()
     if collector is not None:
         failed, sources = _run_pending(batch, finished, collector)
-        _check_results(batch, finished, failed)
+        _check_results(batch, failed)
     _remember_pictures(batch)
     return BatchCounts(
         done=len(pending) - len(failed),
@@ -172,10 +172,9 @@ def _all_rows(batch: _Batch) -> Sequence[Sample]:
     return read_rows(data.data_file or "", _fields(data)).samples
 
 
-def _check_results(batch: _Batch, finished: frozenset[str], failed: set[str]) -> None:
+def _check_results(batch: _Batch, failed: set[str]) -> None:
     """Make sure that no result was removed meanwhile."""
-    without = finished | failed
-    ids = (sample.id for sample in batch.rows.samples if sample.id not in without)
+    ids = (sample.id for sample in batch.rows.samples if sample.id not in failed)
     batch.directory.check_files(
         OutputPaths(batch.plan.settings.result_dir, sample_id).bbox_json.name for sample_id in ids
     )

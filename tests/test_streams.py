@@ -113,7 +113,7 @@ def test_a_progress_bar_that_cannot_be_written_costs_no_result(runner, way) -> N
 @pytest.mark.parametrize("way", ["2>&-", "2>/dev/full"], ids=["closed", "full"])
 def test_stages_that_are_called_from_a_program_forgive_too(runner, way) -> None:
     rows = write_rows(runner.directory, 5)
-    script = [sys.executable, str(ROOT / "tests/batch_to_be_killed.py"), str(rows), "out", "0"]
+    script = [sys.executable, str(ROOT / "tests/batch_to_be_killed.py"), str(rows), "out", "0", "1"]
     assert runner.run(shell(script, way))[0] == 0
     assert len(list((runner.directory / "out/fake-model").glob("*_bbox.json"))) == 5
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class LostDirectoryError(OSError):
+class LostDirectoryError(FileNotFoundError):
     """The directory of results was removed or replaced while a run was filling it."""
 
 
@@ -39,7 +39,7 @@ class KeptDirectory:
         if now is None or (self._before is not None and now != self._before):
             raise LostDirectoryError(
                 f"Expected the directory of results {self._directory} to stay while a run fills it, but got it removed "
-                "or replaced. Start the run again: rows whose results are gone are made anew."
+                "or replaced. Run the same command again."
             )
 
     def check_files(self, names: Iterable[str]) -> None:
@@ -56,8 +56,8 @@ class KeptDirectory:
         lost = wanted - set(os.listdir(self._directory))
         if lost:
             raise LostDirectoryError(
-                f"Expected {self._directory} to keep the results of the {len(wanted)} rows that this run finished, but "
-                f"got {len(lost)} of them removed meanwhile, such as {min(lost)}. Start the run again."
+                f"Expected {self._directory} to keep the results of the {len(wanted)} rows that are done, but "
+                f"got {len(lost)} of them removed meanwhile, such as {min(lost)}. Run the same command again."
             )
 
 
