@@ -102,7 +102,7 @@ def _run_claimed(batch: _Batch, load: CollectorLoader) -> BatchCounts:
     sources: Counter[str] = Counter()
     if collector is not None:
         failed, sources = _run_pending(batch, finished, collector)
-        _check_results(batch, failed)
+        _check_results(batch, finished | failed)
     _remember_pictures(batch)
     return BatchCounts(
         done=len(pending) - len(failed),
@@ -172,9 +172,9 @@ def _all_rows(batch: _Batch) -> Sequence[Sample]:
     return read_rows(data.data_file or "", _fields(data)).samples
 
 
-def _check_results(batch: _Batch, failed: set[str]) -> None:
-    """Make sure that no result was removed meanwhile."""
-    ids = (sample.id for sample in batch.rows.samples if sample.id not in failed)
+def _check_results(batch: _Batch, others: frozenset[str]) -> None:
+    """Make sure that no result of this run was removed meanwhile; the ids of others are left out."""
+    ids = (sample.id for sample in batch.rows.samples if sample.id not in others)
     batch.directory.check_files(
         OutputPaths(batch.plan.settings.result_dir, sample_id).bbox_json.name for sample_id in ids
     )
