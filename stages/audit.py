@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class TruthCheck:
     """What the comparison with ground truth gave: summary, named scores, files."""
 
     lines: list[str]
-    scores: dict[str, float]
+    scores: dict[str, Any]
     written: list[Path]
 
 
@@ -106,14 +106,16 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
     lines = describe_scores(scores, origin, len(truths))
     warning = warn_in_sample(plan.heads_file, audited, settings)
     lines += [f"note    {warning}"] if warning else []
+    scored = " ".join(f"L{layer}H{head}" for layer, head in plan.fixed_heads or ()) or "per image"
+    named = {"heads": scored, **named_scores(scores)}
     if not settings.data.audit:
-        return TruthCheck(lines, named_scores(scores), [])
+        return TruthCheck(lines, named, [])
     samples = [found.audit for found in measured if found.audit is not None]
     audit = _summarize(samples, selection, heads, work.sets, rows, settings)
     written, ablation = write_audit(directory, audit, variants, samples, audited, settings, in_sample=bool(warning))
     labelled, best = write_labelled(directory, audit, audited, settings)
     lines += [*describe_audit(audit, ablation), *best]
-    return TruthCheck(lines, named_scores(scores), [*written, labelled])
+    return TruthCheck(lines, named, [*written, labelled])
 
 
 def _read_truths(settings: Settings) -> dict[str, Truth]:
@@ -127,11 +129,11 @@ def _box_plan(settings: Settings, selection: DatasetSelection) -> tuple[Plan, st
     """How boxes are made for the scores: heads of the file, if there is one, else as the threshold's scope says."""
     logic = settings.logic
     if logic.heads_file is not None and Path(find_in_project(logic.heads_file)).is_file():
-        return make_plan(settings, Steps(box=True)), f"heads of {logic.heads_file}"
+        return make_plan(settings, Steps(box=True)), f"fixed heads of {logic.heads_file}"
     free = dataclasses.replace(settings, logic=dataclasses.replace(logic, heads_file=None))
     if logic.threshold.scope == "sample":
         return Plan(free, Steps(box=True)), "heads chosen per image"
-    return Plan(free, Steps(box=True), fixed_heads=tuple(selection.heads)), "the heads found here"
+    return Plan(free, Steps(box=True), fixed_heads=tuple(selection.heads)), "fixed heads, found here"
 
 
 def _plan_work(

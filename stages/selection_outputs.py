@@ -11,6 +11,7 @@ from typing import Any
 
 from analyze import elbow_threshold, frequency_by_size
 from lab.command_line.tables import format_table
+from lab.config.settings import LogicSettings
 from lab.heads.head_scores import DatasetSelection
 from lab.heads.heads_file import heads_file_from_selection, write_heads_file
 from lab.heads.selection_records import SelectionSpread, count_rows, describe_head, head_record, selection_record
@@ -29,6 +30,7 @@ def write_selection(
     selection: DatasetSelection,
     spread: SelectionSpread,
     digest: str,
+    logic: LogicSettings,
 ) -> list[Path]:
     """Write the selection as JSON, the counts as CSV, and the heads as a heads file.
 
@@ -38,6 +40,7 @@ def write_selection(
         selection: What the data set chose.
         spread: How sure that is.
         digest: Hash of what was read.
+        logic: The settings that it was made with; they are recorded.
 
     Returns:
         Paths of the three files.
@@ -47,7 +50,7 @@ def write_selection(
     json_path = directory / "batch_selected_heads.json"
     csv_path = directory / "batch_selected_heads_counts.csv"
     heads_path = directory / "heads.yaml"
-    files.save_json(json_path, record)
+    files.save_json(json_path, {**record, "settings": dataclasses.asdict(logic)})
     write_csv(csv_path, count_rows(selection, spread.frequency))
     rules = dataclasses.asdict(selection.rules)
     write_heads_file(heads_path, heads_file_from_selection(selection, rules=rules, **made_with))

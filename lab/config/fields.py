@@ -45,6 +45,8 @@ def _walk(record: type, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Fie
     """Yield dotted key, type, field and record of each field, and of the fields of those that are records."""
     hints = typing.get_type_hints(record)
     for entry in dataclasses.fields(record):
+        if entry.metadata.get("omegaconf_ignore"):  # a field of the record that is no key
+            continue
         kind = hints[entry.name]
         yield prefix + entry.name, kind, entry, record
         if dataclasses.is_dataclass(kind):

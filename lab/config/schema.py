@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from lab.config import errors
 from lab.config.errors import ConfigError
 from lab.config.fields import known_keys
 from lab.config.inputs import check_inputs
+from lab.config.model_defaults import find_following
 from lab.config.path_keys import expand_paths
 from lab.config.settings import Settings
 
@@ -55,7 +57,7 @@ def validate(cfg: Any) -> Settings:
     """
     settings = expand_paths(_convert(cfg))
     check_inputs(settings)
-    return settings
+    return dataclasses.replace(settings, follows_model=find_following(cfg))
 
 
 def _convert(cfg: Any) -> Settings:

@@ -11,7 +11,7 @@ import numpy as np
 from lab.heads.head_scores import DatasetScores, SelectionRules
 from lab.heads.ranking import allowed_heads, rank_all
 
-META_KEY = "attn_sums"
+SUMS_KEY = "attn_sums"
 _DIGITS = 7
 """Significant digits of a stored sum: float32 holds no more."""
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
@@ -30,7 +30,7 @@ def stored_sums(meta: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray |
     Raises:
         ValueError: If they are not one number in [0, 1] for each head.
     """
-    record = meta.get(META_KEY)
+    record = meta.get(SUMS_KEY)
     if record is None:
         return None
     try:
@@ -39,7 +39,7 @@ def stored_sums(meta: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray |
         sums = np.full((), np.nan)
     if sums.shape != shape or not ((sums >= 0) & (sums <= 1.001)).all():
         raise ValueError(
-            f"Expected {META_KEY} of the metadata to hold a sum from 0 to 1 for each of {shape[0]} layers of "
+            f"Expected {SUMS_KEY} of the metadata to hold a sum from 0 to 1 for each of {shape[0]} layers of "
             f"{shape[1]} heads, but got something else. Collect the attention again."
         )
     return sums
@@ -47,7 +47,7 @@ def stored_sums(meta: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray |
 
 def sum_precision(meta: Mapping[str, Any]) -> float:
     """Relative precision of the attention sums of a file: that of its storage, or float32's where they were kept."""
-    dtype = "float32" if meta.get(META_KEY) is not None else str(meta.get("attn_dtype") or "float16")
+    dtype = "float32" if meta.get(SUMS_KEY) is not None else str(meta.get("attn_dtype") or "float16")
     return _ROUNDING.get(dtype.rpartition(".")[2], _ROUNDING["float16"])
 
 

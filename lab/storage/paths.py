@@ -126,8 +126,13 @@ class OutputPaths:
         stem = attention_stem(attention_file)
         return cls(Path(attention_file).parent, stem, top_k, stem)
 
+    @property
+    def file_stem(self) -> str:
+        """What the names of all its files begin with."""
+        return self.stem or safe_name(self.id)
+
     def _with(self, ending: str) -> Path:
-        return Path(self.directory) / f"{self.stem or safe_name(self.id)}{ending}"
+        return Path(self.directory) / f"{self.file_stem}{ending}"
 
     def attention(self, compress: bool = True) -> Path:
         """Path of the attention file."""
