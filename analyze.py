@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from lab.heads.components import bottom_row_focus, component_entropy, foreground_runs
 from lab.heads.dataset_selection import select_dataset_heads, stack_scores
 from lab.heads.frequency import frequency_by_size, resample_frequency, run_trials
 from lab.heads.head_scores import (
@@ -38,9 +38,6 @@ __all__ = [
     "selection_threshold",
     "stack_scores",
 ]
-
-BOTTOM_ROW_SHARE = 0.5
-"""A head looks at the bottom row when more than this share of its map's excess over the mean lies there."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -92,13 +89,13 @@ def score_heads(
     _check_finite(map_sums, attention.shape[1])
     means = (map_sums / (grid_shape[0] * grid_shape[1])).astype(np.float32)
     excess = np.float32(binarize_threshold) * (means if threshold_scale == "relative" else np.float32(1))
-    runs = _foreground_runs(maps, means, excess)
-    entropy, num_components = _component_entropy(runs, grid_shape[1] + 1, entropy_shares, num_maps=len(maps))
+    runs = foreground_runs(maps, means, excess)
+    entropy, num_components = component_entropy(runs, grid_shape[1] + 1, entropy_shares, num_maps=len(maps))
     shape = attention.shape[:2]
     return HeadTable(
         attn_sum=map_sums.reshape(shape) if sums is None else np.asarray(sums, dtype=np.float64).reshape(shape),
         spatial_entropy=entropy.reshape(shape),
-        bottom_row_focus=_bottom_row_focus(runs, grid_shape[0], num_maps=len(maps)).reshape(shape),
+        bottom_row_focus=bottom_row_focus(runs, grid_shape[0], num_maps=len(maps)).reshape(shape),
         num_components=num_components.reshape(shape),
     )
 
@@ -127,122 +124,6 @@ def _check_finite(sums: np.ndarray, num_heads: int) -> None:
             f"Expected attention to be finite, but got NaN or infinity in {len(bad)} of {len(sums)} heads, "
             f"first in layer {layer}, head {head}. Collect again with model.dtype=bfloat16 or float32."
         )
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """Horizontal runs of neighbouring cells above the cutoff, of all maps, in the order of the maps and their cells.
-
-    Attributes:
-        map_index: `[runs]` which map.
-        row: `[runs]` which row of the grid.
-        start: `[runs]` position of the first cell, in maps with an empty column and an empty row after them.
-        end: `[runs]` position of the last cell.
-        num_cells: `[runs]`.
-        mass: `[runs]` float64, excess over the map's mean.
-    """
-
-    map_index: np.ndarray
-    row: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    num_cells: np.ndarray
-    mass: np.ndarray
-
-
-def _foreground_runs(maps: np.ndarray, means: np.ndarray, excess: np.ndarray | np.float32) -> _Runs:
-    """Binarise all maps `[maps, rows, cols]` at an excess over their means, and gather the cells of each row into runs.
-
-    Both are float32, of each map `[maps]` or the same for all.
-    """
-    num_maps, rows, cols = maps.shape
-    cutoff = means + excess
-    cells = np.flatnonzero(maps > cutoff[:, None, None])
-    # 32-bit integers divide several times as fast; positions are doubled once.
-    index = cells.astype(np.int32) if num_maps * (rows + 1) * (cols + 1) < 2**30 else cells
-    row_of_all = index // cols
-    position = index + row_of_all  # an empty column after each row parts its last cell from the first of the next
-    is_first = np.ones(len(cells), dtype=bool)
-    np.not_equal(position[1:], position[:-1] + 1, out=is_first[1:])
-    first = np.flatnonzero(is_first)
-    num_cells = np.diff(first, append=len(cells))
-
-    row_of_all = row_of_all[first]
-    map_of_run = row_of_all // rows
-    start = position[first] + map_of_run * (cols + 1)  # and an empty row parts one map from the next
-    map_index = map_of_run.astype(np.intp)  # once, and not wherever it serves as an index
-    # Sums of a few float32 are exact in float64, so that no run comes out at or below the mean that it exceeds.
-    total = np.bincount(np.cumsum(is_first), weights=maps.reshape(-1)[cells], minlength=1)[1:]
-    return _Runs(
-        map_index=map_index,
-        row=row_of_all - map_of_run * rows,
-        start=start,
-        end=start + num_cells.astype(start.dtype) - 1,
-        num_cells=num_cells,
-        mass=total - num_cells * means.astype(np.float64)[map_index],
-    )
-
-
-def _label_runs(runs: _Runs, row_stride: int) -> tuple[np.ndarray, int]:
-    """Number the 8-connected components of all maps with one call: `[runs]` component, from 0, and how many there are.
-
-    Runs that touch are linked, and scipy labels the graph: it has far fewer nodes than the maps have cells.
-    `row_stride` is the number of positions from a cell to the one below it.
-    """
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    # Each run is linked to those of the row above that end no further left than one column before it ...
-    first_above = _count_below(runs.end, runs.start - (row_stride + 1))
-    furthest = runs.end - (row_stride - 1)
-    touches = runs.start[first_above] <= furthest
-    num_above = touches.astype(np.int32)
-    below = np.flatnonzero(touches)
-    while len(below):  # ... and begin no further right than one column after it.
-        below = below[runs.start[first_above[below] + num_above[below]] <= furthest[below]]
-        num_above[below] += 1
-    pointers = np.zeros(len(num_above) + 1, dtype=np.int32)
-    np.cumsum(num_above, out=pointers[1:])
-    links = np.repeat(first_above.astype(np.int32) - pointers[:-1], num_above)
-    links += np.arange(len(links), dtype=np.int32)
-    graph = csr_array((np.ones(len(links)), links, pointers), shape=2 * (len(first_above),))
-    num_components, component = connected_components(graph, directed=False)
-    return component, num_components
-
-
-def _count_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """How many values lie below each limit, both ascending integers: `np.searchsorted` takes twice as long.
-
-    Values become odd and limits even, so that a sort mixes them with equal ones behind their limit; the place of the
-    k-th limit, less the k limits before it, is the number of values before it.
-    """
-    mixed = np.sort(np.concatenate([2 * limits, 2 * values + 1]))
-    return np.flatnonzero((mixed & 1) == 0) - np.arange(len(limits))
-
-
-def _component_entropy(
-    runs: _Runs, row_stride: int, entropy_shares: str, num_maps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Entropy over components, and number of components, `[maps]` each."""
-    component, num_components = _label_runs(runs, row_stride)
-    weights = runs.mass if entropy_shares == "mass" else runs.num_cells
-    sizes = np.bincount(component, weights=weights, minlength=num_components)
-    map_of_component = np.empty(num_components, dtype=np.intp)
-    map_of_component[component] = runs.map_index
-    shares = sizes / np.bincount(map_of_component, weights=sizes, minlength=num_maps)[map_of_component]
-    entropy = np.bincount(map_of_component, weights=-shares * np.log(shares), minlength=num_maps)
-    components_each = np.bincount(map_of_component, minlength=num_maps)
-    return np.where(components_each > 0, entropy, np.inf), components_each
-
-
-def _bottom_row_focus(runs: _Runs, rows: int, num_maps: int) -> np.ndarray:
-    """Whether more than `BOTTOM_ROW_SHARE` of the components' excess lies in the last row, `[maps]` bool."""
-    if rows < 2:
-        return np.zeros(num_maps, dtype=bool)
-    total = np.bincount(runs.map_index, weights=runs.mass, minlength=num_maps)
-    bottom = runs.row == rows - 1
-    in_bottom_row = np.bincount(runs.map_index[bottom], weights=runs.mass[bottom], minlength=num_maps)
-    return in_bottom_row > BOTTOM_ROW_SHARE * total
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -292,6 +173,7 @@ def choose_heads(
     rules: SelectionRules,
     fixed_heads: Sequence[tuple[int, int]] | None = None,
     manual_heads: Sequence[tuple[int, int]] = (),
+    force_manual: bool = False,
     ranked: Sequence[HeadScore] | None = None,
 ) -> HeadChoice:
     """Choose the heads to use for one sample: fixed ones unchanged, else manual ones that pass, else the best ranked.
@@ -302,6 +184,7 @@ def choose_heads(
         fixed_heads: (layer, head) of the model's fixed heads, used unchanged and in this order.
         manual_heads: (layer, head) in order; those that pass the threshold and the filters are used, at most `top_k`.
             If none passes, the heads are chosen automatically.
+        force_manual: Use all manual heads as they are; notes say which criteria they fail.
         ranked: What `rank_heads` gave for this table by the same rules, where that is known already.
 
     Returns:
@@ -317,6 +200,8 @@ def choose_heads(
     threshold = selection_threshold(table, rules)
     if not len(manual_heads):
         return _choose_automatically(table, rules, threshold, (), ranked)
+    if force_manual:
+        return _force_manual(table, rules, threshold, manual_heads)
     passing, notes = _split_manual(table, rules, threshold, manual_heads)
     if passing:
         if len(passing) > rules.top_k:
@@ -361,6 +246,16 @@ def _split_manual(
     passing = tuple(score for score, failure in zip(scores, failures) if failure is None)
     notes = tuple(f"Manual head {score.name} was not used: {why}." for score, why in zip(scores, failures) if why)
     return passing, notes
+
+
+def _force_manual(
+    table: HeadTable, rules: SelectionRules, threshold: float, manual_heads: Sequence[tuple[int, int]]
+) -> HeadChoice:
+    """The manual heads as they are, with one sentence for each that fails the criteria."""
+    scores = _scores_of(table, manual_heads, "manual_heads")
+    failures = [_reason_to_reject(score, rules, threshold) for score in scores]
+    notes = (f"Manual head {score.name} is used although {why}." for score, why in zip(scores, failures) if why)
+    return HeadChoice(scores, "manual", tuple(notes))
 
 
 def _reason_to_reject(score: HeadScore, rules: SelectionRules, threshold: float) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, Optional, Union
 
 from lab.datasets.box_reading import AUTO, BOX_FORMATS
 from lab.storage.files import atomic_write, save_json
-from scores.ceilings import summarize_ceiling
+from scores.ceiling import summarize_ceiling
 from scores.comparison import compare
 from scores.evaluation import (
     DEFAULT_THRESHOLDS,
@@ -152,6 +152,7 @@ def evaluate_sources(
     rows = score_rows(truths.rows, kept)
     if not rows.truths:
         raise ValueError(f"Expected {dataset_jsonl} to hold rows with one target box, but got none that can be used.")
+    best, unknown = summarize_ceiling(rows, sources.directory("--ceiling"), rules) if ceiling else (None, 0)
     report = EvaluationReport(
         samples=_samples(rows, group_by),
         rules=rules,
@@ -160,7 +161,8 @@ def evaluate_sources(
         broken_rows=truths.broken,
         unreadable_predictions=tuple(prediction.problem for prediction in kept if prediction.problem),
         reading=truths.reading,
-        ceiling=summarize_ceiling(rows, sources.directory("--ceiling"), rules)[0] if ceiling else None,
+        ceiling=best,
+        num_without_grid=unknown,
         baselines=trivial_baselines(rows, rules) if baselines else {},
         sets=_score_sets(truths.rows, kept, overlap),
         masks=score_masks(truths.rows, sources.directory("--masks"), dataset_jsonl) if masks else None,

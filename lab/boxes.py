@@ -38,11 +38,13 @@ def box_ious(boxes_a_xyxy: np.ndarray, boxes_b_xyxy: np.ndarray) -> np.ndarray:
     intersection = np.clip(bottom_right - top_left, 0, None).prod(axis=-1)
     union = _areas(boxes_a_xyxy) + _areas(boxes_b_xyxy) - intersection
     # A comparison with NaN is false, and an empty union has an empty intersection.
-    return np.divide(intersection, union, out=np.zeros(np.shape(union)), where=union > 0)
+    result: np.ndarray = np.divide(intersection, union, out=np.zeros(np.shape(union)), where=union > 0)
+    return result
 
 
 def _areas(boxes_xyxy: np.ndarray) -> np.ndarray:
-    return np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0, None).prod(axis=-1)
+    result: np.ndarray = np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0, None).prod(axis=-1)
+    return result
 
 
 def cell_coverage(box_xyxy: Sequence[float], grid: Grid) -> np.ndarray:
@@ -73,7 +75,8 @@ def mask_coverage(mask: np.ndarray, grid: Grid) -> np.ndarray:
 def _overlap(edges: np.ndarray, length: int) -> np.ndarray:
     """How much of each pixel of one axis lies between two edges, `edges` being `[k + 1]`: `[k, length]`."""
     pixel = np.arange(length)
-    return np.clip(np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel), 0, None)
+    result: np.ndarray = np.clip(np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel), 0, None)
+    return result
 
 
 def cell_edges(grid: Grid) -> tuple[np.ndarray, np.ndarray]:

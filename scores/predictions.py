@@ -14,10 +14,11 @@ import numpy as np
 from lab.boxes import Box
 from lab.datasets.box_reading import AUTO, READINGS, check_box_format, read_boxes
 from lab.storage.files import load_bbox_json, read_jsonl
-from lab.storage.paths import safe_name
+from lab.storage.paths import find_stem, safe_name
 
 BOX_KEYS = ("bbox_xyxy", "pred_bbox", "prediction", "box", "bbox")
 ID_KEYS = ("id", "question_id", "image_id")
+_ENDINGS = ("_bbox.json", "")  # a file, or a directory of the id's own
 COCO_SCORE = 0.7
 """Boxes of a file with scores count from here on where several may be right, as in gRefCOCO's detection task."""
 
@@ -68,7 +69,7 @@ def read_directory(pred_root: str | os.PathLike[str], ids: Sequence[str]) -> lis
     if not root.is_dir():
         raise FileNotFoundError(f"Expected --pred-root to be a directory, but there is none at {root}. Check the path.")
     present = set(os.listdir(root))
-    predictions = [_read_prediction(str(root), safe_name(sample_id), present) for sample_id in ids]
+    predictions = [_read_prediction(str(root), find_stem(sample_id, present, _ENDINGS), present) for sample_id in ids]
     if all(prediction.status == "missing" for prediction in predictions):
         raise ValueError(_explain_no_match(root, present, ids))
     return predictions

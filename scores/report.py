@@ -30,6 +30,7 @@ class EvaluationReport:
         unreadable_predictions: Sentences that name prediction files that could not be read; they are scored as misses.
         reading: How the boxes of the data set were read, and why.
         ceiling: Scores of the best boxes of whole cells, if asked for.
+        num_without_grid: Rows that these leave out, since their grid is not known.
         baselines: Scores of boxes that need no model.
         sets: Scores over rows with several or no targets, if there are any, with their number.
         masks: Scores of masks, if asked for.
@@ -44,6 +45,7 @@ class EvaluationReport:
     unreadable_predictions: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
     ceiling: Optional[Summary] = None
+    num_without_grid: int = 0
     baselines: Mapping[str, Summary] = field(default_factory=dict)
     sets: Optional[Mapping[str, Any]] = None
     masks: Optional[MaskReport] = None
@@ -91,7 +93,7 @@ class EvaluationReport:
             "box_reading": list(self.reading),
             "overall": self._summary_to_dict(self.overall),
             "groups": {name: self._summary_to_dict(summary) for name, summary in self.groups.items()},
-            "ceiling": None if self.ceiling is None else self._summary_to_dict(self.ceiling),
+            "ceiling": None if self.ceiling is None else self._ceiling_to_dict(self.ceiling),
             "baselines": {name: self._summary_to_dict(summary) for name, summary in self.baselines.items()},
             "sets": None if self.sets is None else dict(self.sets),
             "masks": None if masks is None else _masks_to_dict(masks),
@@ -99,6 +101,9 @@ class EvaluationReport:
             "broken_rows": list(self.broken_rows),
             "unreadable_predictions": list(self.unreadable_predictions),
         }
+
+    def _ceiling_to_dict(self, summary: Summary) -> dict[str, Any]:
+        return {**self._summary_to_dict(summary), "num_rows_without_grid": self.num_without_grid}
 
     def _summary_to_dict(self, summary: Summary) -> dict[str, Any]:
         names = [f"{threshold:g}" for threshold in self.iou_thresholds]

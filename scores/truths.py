@@ -46,6 +46,17 @@ class Truth:
     row: Mapping[str, Any]
 
     @property
+    def target_xyxy(self) -> Box:
+        """Its one target.
+
+        Raises:
+            ValueError: It has several, or none.
+        """
+        if self.box_xyxy is None:
+            raise ValueError(f"Expected row {self.id!r} to have one target box, but got {len(self.boxes_xyxy)}.")
+        return self.box_xyxy
+
+    @property
     def picture(self) -> str:
         """What tells its picture from others: rows of one picture are not independent."""
         for key in ("image_path", "image_file", "image_id", "image", "file_name"):

@@ -8,17 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from lab.config.errors import ConfigError
+from lab.heads.head_sums import SUMS_KEY, sums_record
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
 from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention
 from lab.storage.paths import OutputPaths
 from stages.choosing import choose_for, chosen_maps, localize_choice, rank_sample, score_sample
+from stages.earlier_results import refuse_other_ranking
+from stages.model_settings import META_KEY, record_model
 from stages.plan import Plan, find_in_project
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_RECORDED_META_KEYS = ("model_name", "prompt_template", "generated_text", "unknown_words", "assumed")
+_RECORDED_META_KEYS = (
+    "model_name",
+    "prompt_template",
+    "generated_text",
+    "unknown_words",
+    "assumed",
+    "image_bytes",
+    "image_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -57,19 +68,27 @@ def finish_sample(collected: CollectedAttention, plan: Plan, paths: OutputPaths)
         ValueError: No head passes the filters, or the image cannot be read.
     """
     steps = plan.steps
-    rounded = round_attention(collected.attention, plan.settings.storage.attention.dtype)
-    result = ItemResult(dataclasses.replace(collected, attention=rounded))
+    result = ItemResult(_round(collected, plan.settings.storage.attention.dtype))
     written: list[Path] = []
     if steps.attention:
         written += _write_attention(result.collected, plan, paths)
     if steps.analysis or steps.box:
         result = _choose(result, plan)
     if steps.analysis:
+        refuse_other_ranking(plan, result.ranked, paths)
         files.save_analysis(paths.analysis, result.ranked)
         written.append(paths.analysis)
     if result.choice is not None:
         result = _localize_and_draw(result, result.choice, plan, paths)
     return dataclasses.replace(result, written=(*written, *result.written))
+
+
+def _round(collected: CollectedAttention, dtype: str) -> CollectedAttention:
+    """Attention as it is stored; its sums from before, which decide between equal entropies, go into the meta."""
+    meta = collected.meta
+    if SUMS_KEY not in meta and meta.get("attn_dtype") == "float32":
+        meta = {**meta, SUMS_KEY: sums_record(collected.attention)}
+    return dataclasses.replace(collected, attention=round_attention(collected.attention, dtype), meta=meta)
 
 
 def _choose(result: ItemResult, plan: Plan) -> ItemResult:
@@ -97,6 +116,8 @@ def _localize_and_draw(result: ItemResult, choice: HeadChoice, plan: Plan, paths
 
 def _write_attention(collected: CollectedAttention, plan: Plan, paths: OutputPaths) -> list[Path]:
     storage = plan.settings.storage.attention
+    meta = {**collected.meta, META_KEY: record_model(plan.settings.model)}
+    collected = dataclasses.replace(collected, meta=meta)
     path = paths.attention(storage.compress)
     meta = save_attention(path, collected, dtype=storage.dtype, compress=storage.compress, level=storage.level)
     files.save_meta_json(paths.meta_json, meta)

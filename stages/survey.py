@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, TypeVar, Union
+from typing import Any, Callable, TypeVar, Union
 
 import numpy as np
 
 from analyze import stack_scores
+from lab.command_line.progress import progress_bar
 from lab.config.settings import Settings
 from lab.heads.head_scores import DatasetScores, HeadTable
+from lab.heads.head_sums import sum_precision
 from lab.records import CollectedAttention
+from lab.statistics.bootstrap import cluster_numbers
 from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
 from stages.choosing import score_sample
+from stages.model_settings import META_KEY, settings_of_file
 
 logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+
+_MADE_WITH_KEYS = ("model_name", "prompt_template", META_KEY)
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,19 @@ class Source:
         path: The file.
         id: Identifier of its sample.
         origin: What it says of its making.
+        picture: Name of the picture; all files of one name are about one picture.
+        sum_precision: Relative precision of its attention sums.
+        made_with: What it says of the settings that belong to its model.
+        image_size_wh: Width and height of its picture, in pixels.
     """
 
     path: Path
     id: str
     origin: Origin
+    picture: str
+    sum_precision: float
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+    image_size_wh: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,16 @@ class Survey:
     def ids(self) -> tuple[str, ...]:
         """Identifier of each file."""
         return tuple(source.id for source in self.sources)
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """Number of the picture of each file, `[files]` int, from 0."""
+        return cluster_numbers([source.picture for source in self.sources])
+
+    @property
+    def sum_precision(self) -> float:
+        """Relative precision of the least precise sums."""
+        return max(source.sum_precision for source in self.sources)
 
     @property
     def origin(self) -> Origin:
@@ -152,8 +176,6 @@ def read_each(
     Yields:
         What the function gave, or why a file is unusable, in order.
     """
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     def guarded(path: Path) -> Union[Found, Unusable]:
         try:
@@ -162,13 +184,18 @@ def read_each(
             return Unusable(path, str(error))
 
     results = map_in_background(guarded, paths, workers=settings.storage.workers)
-    with logging_redirect_tqdm():
-        yield from tqdm(results, total=len(paths), unit="file", desc=what)
+    with progress_bar(results, total=len(paths), unit="file", label=what) as bar:
+        yield from bar
 
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
     collected = load_attention(path)
-    source = Source(path, collected.sample.id, _origin_of(collected, settings))
+    sample, origin = collected.sample, _origin_of(collected, settings)
+    # A file that does not name its picture is taken to have one of its own.
+    picture = sample.image_file or f"picture of {sample.id}"
+    made_with = {key: collected.meta[key] for key in _MADE_WITH_KEYS if key in collected.meta}
+    precision = sum_precision(collected.meta)
+    source = Source(path, sample.id, origin, picture, precision, made_with, collected.image_size_wh)
     return source, score_sample(collected, settings)
 
 
@@ -179,6 +206,34 @@ def _origin_of(collected: CollectedAttention, settings: Settings) -> Origin:
         model_name=str(meta.get("model_name") or settings.model.name),
         template=str(meta.get("prompt_template") or settings.model.conv_mode),
     )
+
+
+def settings_of_survey(survey: Survey, settings: Settings) -> Settings:
+    """Take what belongs to a model from the attention files, and all else from the configuration.
+
+    Args:
+        survey: The files that were read.
+        settings: The whole configuration.
+
+    Returns:
+        The configuration for these files.
+
+    Raises:
+        ValueError: The files say different things, or nothing is known of their model.
+    """
+    sources: dict[str, Source] = {}
+    for source in survey.sources:
+        sources.setdefault(repr(sorted(source.made_with.items())), source)
+    first, *others = sources.values()
+    chosen = settings_of_file(first.made_with, settings, first.path)
+    for other in others:
+        if settings_of_file(other.made_with, settings, other.path).logic != chosen.logic:
+            raise ValueError(
+                "Expected all attention files to be collected with the same settings of their model, but got others in "
+                f"{first.path} and {other.path}. Set {', '.join(f'logic.{key}' for key in settings.follows_model)} to "
+                "what is to be taken."
+            )
+    return chosen
 
 
 def _check_origin(source: Source, before: Sequence[Source]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from lab.config.errors import ConfigError, quote
+from lab.config.errors import ConfigError
 from lab.config.values import COUNT_LIMIT, Between, check_fields, choice, number, path, text
+from lab.messages import shorten
 
 BOX_FORMATS = ("xywh", "xyxy", "xywh_unit", "xyxy_unit", "xywh_thousand", "xyxy_thousand")
 """How four numbers give a box: corner and size or two corners, in pixels, in 0..1, or in 0..1000 of the image."""
@@ -62,7 +63,7 @@ class DataSettings:
     visualize_batch: bool = False
     strict: bool = False
     overwrite: bool = False
-    batch_attention_dir: Any = None
+    batch_attention_dir: Any = path()
     analysis_dir: Optional[str] = path()
     trials: int = number(1, 1, 10_000)
     trial_size: Optional[int] = number(None, 1, COUNT_LIMIT)
@@ -96,7 +97,7 @@ class DataSettings:
         if not all(isinstance(directory, str) and directory for directory in self.attention_dirs):
             raise ConfigError(
                 "Expected data.batch_attention_dir to be a directory or a list of directories, "
-                f"but got {quote(self.batch_attention_dir)}."
+                f"but got {shorten(self.batch_attention_dir)}."
             )
 
     @property

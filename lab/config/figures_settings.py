@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lab.config.errors import ConfigError, quote
+from lab.config.errors import ConfigError
 from lab.config.values import check_fields, number
+from lab.messages import shorten
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
@@ -30,7 +31,7 @@ class FiguresSettings:
         if not formats or len(set(map(str, formats))) < len(formats) or not set(map(str, formats)) <= {*FIGURE_FORMATS}:
             raise ConfigError(
                 f"Expected figures.format to be {', '.join(FIGURE_FORMATS)} or a list of them, each once, "
-                f"but got {quote(self.format)}. Such as figures.format=pdf or figures.format=[png,svg]."
+                f"but got {shorten(self.format)}. Such as figures.format=pdf or figures.format=[png,svg]."
             )
 
     @property

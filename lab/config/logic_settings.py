@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from lab.config.errors import ConfigError, quote
+from lab.config.errors import ConfigError
 from lab.config.values import check_fields, choice, number, path
+from lab.messages import shorten
 
 MASK_REGIONS = ("largest", "heaviest", "all")
 HIGHEST_INDEX = 9999
@@ -77,7 +78,7 @@ def _read_named(entry: Mapping[Any, Any]) -> HeadIndex:
 def _not_a_head(entry: Any) -> ConfigError:
     return ConfigError(
         "Expected logic.manual_heads to be a list of heads such as [L14H24, L14H13] "
-        f"or [{{layer: 14, head: 24}}], but got {quote(entry)}."
+        f"or [{{layer: 14, head: 24}}], but got {shorten(entry)}."
     )
 
 

@@ -42,7 +42,7 @@ class ModelSettings:
         heads_file: The model's localization heads, fixed once; `logic=paper` refers to it.
     """
 
-    name: str = text("liuhaotian/llava-v1.5-7b")
+    name: str = path("liuhaotian/llava-v1.5-7b")
     revision: Optional[str] = None
     cache_dir: Optional[str] = path()
     device: str = text("auto", DEVICE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import FrozenSet
 
 from lab.config.data_settings import DataSettings
 from lab.config.errors import ConfigError
@@ -61,6 +62,7 @@ class Settings:
         data: What goes in, where results go.
         storage: How attention files are written.
         figures: How figures are written.
+        follows_model: Keys of `logic`, such as `smoothing.sigma`, whose values came with the model; not a key itself.
     """
 
     stage: str = choice("pipeline", *(stage for stage in STAGES if stage != "pipeline"))
@@ -71,6 +73,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     figures: FiguresSettings = field(default_factory=FiguresSettings)
+    follows_model: FrozenSet[str] = field(default=frozenset(), metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:
         """Reject an unknown stage."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
-from lab.config.errors import ConfigError, quote
+from lab.config.errors import ConfigError
+from lab.messages import shorten
 
 COUNT_LIMIT = 10**12
 """Above any number of rows, samples or files."""
@@ -36,7 +37,7 @@ class Between:
     def check(self, key: str, value: Any) -> None:
         """Reject a number out of range, and NaN."""
         if not (math.isfinite(value) and self.low <= value <= self.high):
-            raise ConfigError(f"Expected {key} to be between {self.low} and {self.high}, but got {quote(value)}.")
+            raise ConfigError(f"Expected {key} to be between {self.low} and {self.high}, but got {shorten(value)}.")
 
     def describe(self) -> str:
         """Such as `1 to 64`."""
@@ -55,7 +56,7 @@ class OneOf:
             return
         near = difflib.get_close_matches(str(value)[:100], self.choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"Expected {key} to be one of {', '.join(self.choices)}, but got {quote(value)}.{hint}")
+        raise ConfigError(f"Expected {key} to be one of {', '.join(self.choices)}, but got {shorten(value)}.{hint}")
 
     def describe(self) -> str:
         """The words."""
@@ -71,8 +72,8 @@ class Matching:
 
     def check(self, key: str, value: Any) -> None:
         """Reject text of any other form."""
-        if not re.fullmatch(self.pattern, value):
-            raise ConfigError(f"Expected {key} to be {self.form}, but got {quote(value)}.")
+        if isinstance(value, str) and not re.fullmatch(self.pattern, value):
+            raise ConfigError(f"Expected {key} to be {self.form}, but got {shorten(value)}.")
 
     def describe(self) -> str:
         """The form."""
@@ -98,7 +99,7 @@ def text(default: Optional[str], limit: Matching = NON_EMPTY) -> Any:
 
 
 def path(default: Optional[str] = None) -> Any:
-    """Make a field for a path: `~` is expanded and addresses are refused when the configuration is validated."""
+    """Make a field for a path; `lab.config.path_keys` expands `~` in it and refuses addresses."""
     return dataclasses.field(default=default, metadata={"path": True, "limit": NON_EMPTY})
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from lab.storage.files import read_jsonl
 
@@ -40,7 +40,12 @@ def read_any(path: Path) -> Any:
         from lab.storage.safe_pickle import read_plain_pickle
 
         return read_plain_pickle(path)
-    readers = {".jsonl": read_json_lines, ".parquet": read_parquet, ".csv": read_table, ".tsv": read_table}
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".jsonl": read_json_lines,
+        ".parquet": read_parquet,
+        ".csv": read_table,
+        ".tsv": read_table,
+    }
     return readers.get(suffix, read_json)(path)
 
 

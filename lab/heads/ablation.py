@@ -33,7 +33,8 @@ class Variant:
     @property
     def frequency(self) -> np.ndarray:
         """`[layers, heads]` mean weight."""
-        return self.weights.mean(axis=0)
+        result: np.ndarray = self.weights.mean(axis=0)
+        return result
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def _shared_places(keys: np.ndarray, count: int) -> np.ndarray:
     num_tied = tied.sum(axis=1, keepdims=True)
     left = np.minimum(count - surely.sum(axis=1, keepdims=True), num_tied)
     share = np.divide(left, num_tied, out=np.zeros(num_tied.shape), where=num_tied > 0)
-    return surely + tied * share
+    result: np.ndarray = surely + tied * share
+    return result
 
 
 def _variant(name: str, weights: np.ndarray, selection: DatasetSelection) -> Variant:

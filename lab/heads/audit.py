@@ -1,9 +1,9 @@
-"""The head audit: do the chosen heads look at what was asked for? Everything that a data set with boxes says of them."""
+"""The head audit: do the chosen heads look at what was asked for? All that a data set with boxes says of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -205,12 +205,7 @@ def summarize_audit(
     scores, rivals = compare_rivals(rows, clusters, sets, seed)
     control = control_phrase(rows, clusters, [layer * shape[1] + head for layer, head in fixed], names, seed)
     correlations = _correlate(rows, chosen, clusters, frequency, means, skip_layers, seed)
-    main = control.fixed[0] if control.fixed else None
-    rivals, main, more = correct_family(rivals, main, [correlations["IoU"].p_value])
-    control = PhraseControl(
-        (main, *control.fixed[1:]) if main else (), control.by_head, control.other_means, control.head_p_values,
-        control.num_rows,
-    )  # fmt: skip
+    rivals, control, spearman_p = _correct(rivals, control, correlations["IoU"])
     tests = [test.value for test in control.head_p_values] or np.full(frequency.size, np.nan)
     return HeadAudit(
         num_samples=len(rows),
@@ -227,12 +222,21 @@ def summarize_audit(
         control=control,
         follows_phrase_q=benjamini_hochberg(tests).reshape(shape),
         correlations=correlations,
-        spearman_p_holm=more[0],
+        spearman_p_holm=spearman_p,
         ceiling=score_rows(np.array([[row.ceiling_iou] for row in rows]), clusters, seed)[0],
         summary=_summary(rows),
         sets=sets,
         verdict=give_verdict(_conditions(rivals, control, names, margin), len(rows), int(clusters[-1]) + 1),
     )
+
+
+def _correct(
+    rivals: tuple[Rival, ...], control: PhraseControl, correlation: RankCorrelation
+) -> tuple[tuple[Rival, ...], PhraseControl, float]:
+    """Correct the p-values of all tests that are printed: rivals, phrase control of the fixed heads, correlation."""
+    first = control.fixed[0] if control.fixed else None
+    rivals, first, (spearman_p,) = correct_family(rivals, first, [correlation.p_value])
+    return rivals, replace(control, fixed=(first, *control.fixed[1:]) if first else ()), spearman_p
 
 
 def _by_picture(samples: list[SampleAudit], chosen: np.ndarray) -> tuple[list[SampleAudit], np.ndarray, np.ndarray]:
@@ -336,7 +340,7 @@ def _conditions(
     over_sets = rivals[0]
     per_image = by_name[PER_IMAGE].difference.iou
     conditions = [
-        Condition(f"better than {over_sets.name}", over_sets.difference.iou, margin, over_sets.p_value),
+        Condition(f"better than {over_sets.name}", over_sets.difference.iou, margin),
         Condition("better than all heads", by_name["all heads"].difference.iou, margin),
         Condition("no worse than per image heads", per_image, -margin),
     ]

@@ -262,7 +262,7 @@ def _by_picture(
     """The measures of each picture, in the order of the rows."""
     starts = np.flatnonzero(np.diff(clusters, prepend=-1))
     pictures = []
-    for start, end in zip(starts, [*starts[1:], len(samples)]):
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(samples)]):
         rows = samples[start:end]
         values = np.stack([np.concatenate([column(row) for column in columns], axis=1) for row in rows])
         pictures.append(PictureMeasures(np.array([row.own for row in rows]), values))

@@ -80,27 +80,12 @@ def count_choices(scores: DatasetScores, rules: SelectionRules) -> DatasetSelect
     return replace(selection, heads=tuple(selection.ranked_heads()[:num_chosen]))
 
 
-def choose_rows(scores: DatasetScores, rules: SelectionRules, passes: np.ndarray) -> np.ndarray:
-    """What every sample chooses where criterion 1 lets the same heads pass, `[layers, heads]` bool, for all samples.
-
-    Ties of entropy go by the mean sum over all samples, as with the data set's threshold.
-
-    Returns:
-        `[samples, n]` int, heads as `layer * num_heads + head`, -1 where a sample chose fewer.
-    """
-    mean_sums = scores.attn_sum.mean(axis=0, dtype=np.float64)
-    lift = 1.0 + np.ptp(mean_sums)
-    sums = np.broadcast_to(np.where(passes, mean_sums + lift, mean_sums), scores.attn_sum.shape)
-    thresholds = np.full(scores.num_samples, mean_sums.min() + lift)
-    allowed = allowed_heads(scores.bottom_row_focus, rules.skip_layers, rules.bottom_row_filter)
-    return _first(rank_all(sums, scores.spatial_entropy, allowed, thresholds, rules.min_keep), rules.num_counted)
-
-
 def _first(ranking: Ranking, count: int) -> np.ndarray:
     """The first heads of each sample's ranking, `[samples, count]` at most; -1 where fewer are kept."""
     chosen = ranking.order[:, :count].copy()
     chosen[np.arange(chosen.shape[1]) >= ranking.num_kept[:, None]] = -1
-    return chosen
+    result: np.ndarray = chosen
+    return result
 
 
 def _dataset_thresholds(sums: np.ndarray, rules: SelectionRules) -> np.ndarray:
@@ -114,4 +99,7 @@ def _mean_of_finite(entropies: np.ndarray) -> np.ndarray:
     """Mean over the samples of the finite entropies, infinite for a head that has none: `[layers, heads]` float64."""
     finite = np.isfinite(entropies)
     total = np.where(finite, entropies, 0).sum(axis=0, dtype=np.float64)
-    return np.divide(total, finite.sum(axis=0), out=np.full(total.shape, np.inf), where=finite.any(axis=0))
+    result: np.ndarray = np.divide(
+        total, finite.sum(axis=0), out=np.full(total.shape, np.inf), where=finite.any(axis=0)
+    )
+    return result

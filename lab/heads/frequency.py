@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from lab.heads.dataset_selection import choose_rows, count_choices
+from lab.heads.dataset_selection import count_choices
 from lab.heads.head_scores import DatasetScores, DatasetSelection, SelectionRules
-from lab.heads.ranking import elbow_threshold
+from lab.heads.ranking import allowed_heads, elbow_threshold
 from lab.heads.trials import TrialStatistics, summarize_trials
-from lab.statistics.bootstrap import resample_weights
+from lab.statistics.bootstrap import FEWEST_CLUSTERS, resample_weights
 
 RESAMPLES = 1_000
+RESAMPLES_OF_A_SIZE = 200
 SETS_LISTED = 5
 
 
@@ -26,7 +27,7 @@ class FrequencySpread:
     Attributes:
         num_pictures: Number of pictures.
         resamples: Number of resamples.
-        se: `[layers, heads]` standard error; NaN with one picture.
+        se: `[layers, heads]` standard error; NaN with fewer than six pictures.
         low: `[layers, heads]` lower end of the 95 % interval; NaN likewise, as the next.
         high: `[layers, heads]` upper end.
         repeat_rate: Share of the resamples whose top heads are just the chosen ones.
@@ -81,7 +82,8 @@ def resample_frequency(
     num_pictures, unknown = int(pictures.max()) + 1, np.nan
     spread = [frequencies.std(axis=0, ddof=1), low, high]
     se, low, high = (
-        (part if num_pictures > 1 else np.full(part.shape, unknown)).reshape(selection.counts.shape) for part in spread
+        (part if num_pictures >= FEWEST_CLUSTERS else np.full(part.shape, unknown)).reshape(selection.counts.shape)
+        for part in spread
     )
     return FrequencySpread(
         num_pictures=num_pictures,
@@ -114,31 +116,61 @@ def _resampled(
 ) -> Iterator[np.ndarray]:
     """Selection frequency of every head in resamples of the pictures, in chunks `[some, heads]`.
 
-    With the data set's threshold each resample has an elbow of its own; the heads that pass decide what every sample
-    chooses, and few different sets of them come up. Ties of entropy go by the mean sums of all samples there.
+    With thresholds of their own, samples choose the same in every resample. With the data set's, each resample has
+    other mean sums, and an elbow of its own.
     """
     num_pictures = int(pictures.max()) + 1
     rows = np.bincount(pictures, minlength=num_pictures).astype(np.float64)
     weights = resample_weights(num_pictures, resamples, seed, num_drawn)
-    if rules.threshold_scope == "sample" or rules.threshold_value is not None:
+    if rules.threshold_scope == "sample":
         counts = _counts_by_picture(count_choices(scores, rules).chosen, pictures, scores.attn_sum[0].size)
         for drawn in weights:
             yield drawn @ counts / (drawn @ rows)[:, None]
         return
+    chooser = _ChooserByMeans(scores, rules)
     sums = np.zeros((num_pictures, scores.attn_sum[0].size))
     np.add.at(sums, pictures, scores.attn_sum.reshape(len(pictures), -1).astype(np.float64))
-    known: dict[bytes, np.ndarray] = {}
     for drawn in weights:
         means = drawn @ sums / (drawn @ rows)[:, None]
-        passes = means >= np.array([[elbow_threshold(row)] for row in means])
-        found = np.empty(means.shape)
-        for at, (mask, weight) in enumerate(zip(passes, drawn)):
-            key = mask.tobytes()
-            if key not in known:
-                chosen = choose_rows(scores, rules, mask.reshape(scores.attn_sum.shape[1:]))
-                known[key] = _counts_by_picture(chosen, pictures, means.shape[1])
-            found[at] = weight @ known[key] / (weight @ rows)
-        yield found
+        yield np.stack([chooser.frequency(mean, weight[pictures]) for mean, weight in zip(means, drawn)])
+
+
+class _ChooserByMeans:
+    """What samples choose by mean sums, which change with every resample, while the order of entropies does not.
+
+    All keys are whole numbers: the rank of a sample's entropies, equal ones sharing it, and behind it the rank of the
+    mean sums, so that the smallest keys are those that `rank_all` puts first, without sorting all heads anew.
+    """
+
+    def __init__(self, scores: DatasetScores, rules: SelectionRules) -> None:
+        entropies = scores.spatial_entropy.reshape(scores.num_samples, -1)
+        allowed = allowed_heads(scores.bottom_row_focus, rules.skip_layers, rules.bottom_row_filter)
+        self._rules, self._num_heads = rules, entropies.shape[1]
+        self._usable = allowed.reshape(entropies.shape) & np.isfinite(entropies)
+        order = np.argsort(entropies, axis=1, kind="stable")
+        rises = np.diff(np.take_along_axis(entropies, order, axis=1), axis=1, prepend=-1.0) > 0
+        self._ranks = np.empty(entropies.shape, dtype=np.int64)
+        np.put_along_axis(self._ranks, order, np.cumsum(rises, axis=1), axis=1)
+
+    def frequency(self, means: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Selection frequency `[heads]` by mean sums `[heads]`, samples counting as often as `weights` `[samples]`."""
+        size = self._num_heads
+        by_sum = np.empty(size, dtype=np.int64)
+        by_sum[np.argsort(-means, kind="stable")] = np.arange(size)
+        fixed = self._rules.threshold_value
+        survives = self._usable & (means >= (elbow_threshold(means) if fixed is None else fixed))
+        last = (size + 2) * size
+        keys = np.where(survives, self._ranks * size + by_sum, np.where(self._usable, last + by_sum, 2 * last))
+        count = min(self._rules.num_counted, size)
+        chosen = np.argpartition(keys, count - 1, axis=1)[:, :count]
+        chosen_keys = np.take_along_axis(keys, chosen, axis=1)
+        num_survivors = survives.sum(axis=1)
+        kept = np.maximum(num_survivors, np.minimum(self._rules.min_keep, self._usable.sum(axis=1)))
+        place = chosen_keys.argsort(axis=1).argsort(axis=1)
+        counted = (place < kept[:, None]) * weights[:, None]
+        total = np.bincount(chosen.reshape(-1), weights=counted.reshape(-1), minlength=size)
+        result: np.ndarray = total / weights.sum()
+        return result
 
 
 def _counts_by_picture(chosen: np.ndarray, pictures: np.ndarray, num_heads: int) -> np.ndarray:
@@ -173,7 +205,7 @@ def frequency_by_size(
     pictures: np.ndarray,
     *,
     sizes: Sequence[int],
-    resamples: int = RESAMPLES,
+    resamples: int = RESAMPLES_OF_A_SIZE,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Selection frequency of some heads from so many samples, and how sure it would be.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from lab.heads.trials import TrialStatistics
 from lab.records import HeadScore
 
 ENTROPY_SHARES = ("mass", "area")
@@ -198,6 +196,11 @@ class DatasetSelection:
         return float(first if (self.thresholds == first).all() else self.thresholds.mean())
 
     @property
+    def common_threshold(self) -> float | None:
+        """The threshold that all samples share; None where each has its own, of which the mean is no sample's."""
+        return float(self.thresholds[0]) if (self.thresholds == self.thresholds[0]).all() else None
+
+    @property
     def short_share(self) -> float:
         """Share of the samples with fewer heads to count than asked for; near 1, counts say little: lower lowest_n."""
         return float((self.chosen[:, -1] < 0).mean())
@@ -210,99 +213,6 @@ class DatasetSelection:
         """
         order = np.lexsort((-self.mean_sums.ravel(), self.mean_entropies.ravel(), -self.counts.ravel()))
         return [divmod(int(index), self.counts.shape[1]) for index in order]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is written
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def count_rows(selection: DatasetSelection) -> list[dict[str, Any]]:
-    """Rows of `batch_selected_heads_counts.csv`, one for each head, most often chosen first."""
-    return [
-        {
-            "layer": layer,
-            "head": head,
-            "count": int(selection.counts[layer, head]),
-            "frequency": float(selection.frequency[layer, head]),
-        }
-        for layer, head in selection.ranked_heads()
-    ]
-
-
-def selection_record(
-    selection: DatasetSelection,
-    *,
-    ids: Sequence[str],
-    model_name: str,
-    template: str,
-    inputs_sha256: str,
-    trials: TrialStatistics | None = None,
-) -> dict[str, Any]:
-    """Content of `batch_selected_heads.json`: all that was used, and what came out.
-
-    Args:
-        selection: What the data set chose.
-        ids: Identifier of each sample, in the order of the scores.
-        model_name: Name of the model.
-        template: Key of the prompt template.
-        inputs_sha256: Hash of the inputs, such as `lab.heads.heads_file.hash_inputs` gives.
-        trials: Statistics over trials.
-
-    Returns:
-        Plain data for JSON; an entropy that is infinite is None.
-
-    Raises:
-        ValueError: If there is not one id for each sample.
-    """
-    if len(ids) != selection.num_samples:
-        raise ValueError(f"Expected an id for each of the {selection.num_samples} samples, but got {len(ids)}.")
-    num_layers, num_heads = selection.counts.shape
-    return {
-        "model_name": model_name,
-        "template": template,
-        "index_base": 0,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "num_samples": selection.num_samples,
-        "inputs_sha256": inputs_sha256,
-        "rules": asdict(selection.rules),
-        "threshold": _threshold_record(selection),
-        "short_share": selection.short_share,
-        "heads": [head_record(selection, head, trials) for head in selection.heads],
-        "counts": [row for row in count_rows(selection) if row["count"]],
-        "trials": None if trials is None else trials.to_dict(),
-        "files": [
-            {"id": sample_id, "heads": [list(divmod(int(index), num_heads)) for index in chosen if index >= 0]}
-            for sample_id, chosen in zip(ids, selection.chosen)
-        ],
-    }
-
-
-def head_record(
-    selection: DatasetSelection, head: tuple[int, int], trials: TrialStatistics | None = None
-) -> dict[str, Any]:
-    """What a data set says of one head, as plain data; also a row of the table on the terminal."""
-    entropy = float(selection.mean_entropies[head])
-    return {
-        "layer": head[0],
-        "head": head[1],
-        "name": f"L{head[0]}H{head[1]}",
-        "count": int(selection.counts[head]),
-        "frequency": float(selection.frequency[head]),
-        "frequency_sd": None if trials is None else float(trials.frequency_sd[head]),
-        "mean_attn_sum": float(selection.mean_sums[head]),
-        "mean_spatial_entropy": entropy if np.isfinite(entropy) else None,
-    }
-
-
-def _threshold_record(selection: DatasetSelection) -> dict[str, Any]:
-    return {
-        "scope": selection.rules.threshold_scope,
-        "mean": selection.threshold,
-        "min": float(selection.thresholds.min()),
-        "max": float(selection.thresholds.max()),
-    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------

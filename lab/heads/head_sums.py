@@ -11,7 +11,7 @@ import numpy as np
 from lab.heads.head_scores import DatasetScores, SelectionRules
 from lab.heads.ranking import allowed_heads, rank_all
 
-META_KEY = "attn_sums"
+SUMS_KEY = "attn_sums"
 _DIGITS = 7
 """Significant digits of a stored sum: float32 holds no more."""
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
@@ -30,7 +30,7 @@ def stored_sums(meta: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray |
     Raises:
         ValueError: If they are not one number in [0, 1] for each head.
     """
-    record = meta.get(META_KEY)
+    record = meta.get(SUMS_KEY)
     if record is None:
         return None
     try:
@@ -39,15 +39,15 @@ def stored_sums(meta: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray |
         sums = np.full((), np.nan)
     if sums.shape != shape or not ((sums >= 0) & (sums <= 1.001)).all():
         raise ValueError(
-            f"Expected {META_KEY} of the metadata to hold a sum from 0 to 1 for each of {shape[0]} layers of {shape[1]} "
-            "heads, but got something else. Collect the attention again."
+            f"Expected {SUMS_KEY} of the metadata to hold a sum from 0 to 1 for each of {shape[0]} layers of "
+            f"{shape[1]} heads, but got something else. Collect the attention again."
         )
     return sums
 
 
 def sum_precision(meta: Mapping[str, Any]) -> float:
     """Relative precision of the attention sums of a file: that of its storage, or float32's where they were kept."""
-    dtype = "float32" if meta.get(META_KEY) is not None else str(meta.get("attn_dtype") or "float16")
+    dtype = "float32" if meta.get(SUMS_KEY) is not None else str(meta.get("attn_dtype") or "float16")
     return _ROUNDING.get(dtype.rpartition(".")[2], _ROUNDING["float16"])
 
 
@@ -57,8 +57,8 @@ class TieShares:
 
     Attributes:
         num_rows: Number of samples.
-        tied_entropy: Share of the samples whose last counted head and the next have the same entropy, so that the larger
-            attention sum decides.
+        tied_entropy: Share of the samples whose last counted head and the next have the same entropy, so that the
+            larger attention sum decides.
         tied_sum: Share of the samples where, besides, these sums differ by less than the precision they are known to.
         zero_entropy_heads: Heads a sample with an entropy of 0, among those that pass, on average.
         precision: Relative precision of the sums.

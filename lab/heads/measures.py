@@ -1,8 +1,8 @@
 """Every head, and some sets of heads, against the targets of one picture: measures of one sample.
 
-A head that does not look at the image at all on a sample, its map being 0 there, misses by every measure: IoU 0, pointing
-0, attention on the target 0, enrichment 0, and an AUROC of one half, what a flat map has. So all means of a head are
-over the same rows.
+A head that does not look at the image at all on a sample, its map being 0 there, misses by every measure: IoU 0,
+pointing 0, attention on the target 0, enrichment 0, and an AUROC of one half, what a flat map has. So all means of a
+head are over the same rows.
 """
 
 from __future__ import annotations
@@ -199,7 +199,8 @@ def mask_areas_of(
 
 def ratio(shared: np.ndarray, union: np.ndarray) -> np.ndarray:
     """Intersection over union; 0 where there is neither."""
-    return np.divide(shared, union, out=np.zeros(np.shape(union)), where=union > 0)
+    result: np.ndarray = np.divide(shared, union, out=np.zeros(np.shape(union)), where=union > 0)
+    return result
 
 
 def measure_pointing(maps: np.ndarray, truth_xyxy: Sequence[float], grid: Grid) -> np.ndarray:
@@ -208,7 +209,8 @@ def measure_pointing(maps: np.ndarray, truth_xyxy: Sequence[float], grid: Grid) 
     row, col = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), grid.cols)
     x = grid.x0 + (col + 0.5) * grid.cell_w
     y = grid.y0 + (row + 0.5) * grid.cell_h
-    return ((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)).astype(np.float64)
+    result: np.ndarray = ((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)).astype(np.float64)
+    return result
 
 
 def attention_shares(maps: np.ndarray, coverages: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +234,8 @@ def attention_shares(maps: np.ndarray, coverages: np.ndarray, visible: np.ndarra
 def enrichment_of(shares: np.ndarray, area_shares: np.ndarray) -> np.ndarray:
     """Shares of attention `[targets, maps]` over shares of the area `[targets]`; NaN where the grid misses a target."""
     expected = np.broadcast_to(area_shares[:, None], shares.shape)
-    return np.divide(shares, expected, out=np.full(shares.shape, np.nan), where=expected > 0)
+    result: np.ndarray = np.divide(shares, expected, out=np.full(shares.shape, np.nan), where=expected > 0)
+    return result
 
 
 def measure_auroc(maps: np.ndarray, coverage: np.ndarray, visible: np.ndarray) -> np.ndarray:
@@ -258,4 +261,5 @@ def measure_auroc(maps: np.ndarray, coverage: np.ndarray, visible: np.ndarray) -
         return np.full(len(maps), np.nan)
     ranks = rankdata(maps[:, in_image], axis=1)
     surplus = ranks[:, positive].sum(axis=1) - num_positive * (num_positive + 1) / 2
-    return surplus / (num_positive * num_negative)
+    result: np.ndarray = surplus / (num_positive * num_negative)
+    return result

@@ -17,6 +17,8 @@ import numpy as np
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+FEWEST_CLUSTERS = 6
+"""Below so many clusters there is no interval: not even all signs alike would be rarer than one in twenty."""
 FEW_CLUSTERS = 50
 """Below so many clusters the interval is corrected for bias and skewness (BCa)."""
 _CHUNK = 500
@@ -28,7 +30,7 @@ class Interval:
 
     Attributes:
         estimate: Mean over the rows.
-        low: Lower end; NaN where there is one cluster only, which says nothing of its spread.
+        low: Lower end; NaN where there are fewer than six clusters, whose resamples are too alike to say anything.
         high: Upper end.
         level: Coverage that the interval aims at.
         num_rows: Rows that enter.
@@ -149,7 +151,7 @@ def _interval(totals: np.ndarray, counts: np.ndarray, means: np.ndarray, level: 
     totals, counts, means = totals[enters], counts[enters], means[~np.isnan(means)]
     num_rows, num_clusters = int(counts.sum()), len(counts)
     estimate = float(totals.sum() / num_rows) if num_rows else float("nan")
-    if num_clusters < 2:
+    if num_clusters < FEWEST_CLUSTERS:
         return Interval(estimate, float("nan"), float("nan"), level, num_rows, num_clusters, "none")
     tails = ((1 - level) / 2, (1 + level) / 2)
     corrected = _bca_tails(totals, counts, means, tails) if num_clusters < FEW_CLUSTERS else None

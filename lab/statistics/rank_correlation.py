@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.statistics.bootstrap import cluster_sums, resample_weights
+from lab.statistics.bootstrap import FEWEST_CLUSTERS, cluster_sums, resample_weights
 from lab.statistics.p_values import PValue, drawn
 
 PERMUTATIONS = 10_000
@@ -90,7 +90,8 @@ def spearman_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (first, second))
     scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     product = (first * second).sum(axis=1)
-    return np.divide(product, scale, out=np.full(len(product), np.nan), where=scale > 0)
+    result: np.ndarray = np.divide(product, scale, out=np.full(len(product), np.nan), where=scale > 0)
+    return result
 
 
 def bonett_wright(rho: float, num_heads: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -134,11 +135,11 @@ def spearman_over_pictures(
         seed: Their seed.
 
     Returns:
-        Both ends; NaN where there are fewer than two pictures.
+        Both ends; NaN where there are fewer than six pictures.
     """
     counts, rows = cluster_sums(np.asarray(chosen, dtype=np.float64), clusters)
     totals, known = cluster_sums(np.asarray(values, dtype=np.float64), clusters)
-    if len(counts) < 2:
+    if len(counts) < FEWEST_CLUSTERS:
         return float("nan"), float("nan")
     found = []
     for weights in resample_weights(len(counts), resamples, seed):
