@@ -80,7 +80,11 @@ def format_csv(report: EvaluationReport) -> str:
         means = _means(summary, report.rules)
         for name in names:
             interval = summary.intervals.get(name)
-            cells += [means.get(name, ""), *(("", "") if interval is None else (interval.low, interval.high))]
+            told = interval is not None and interval.method != "none"
+            cells += [
+                means.get(name, ""),
+                *((interval.low, interval.high) if interval is not None and told else ("", "")),
+            ]
         writer.writerow(cells)
     return text.getvalue()
 

@@ -76,7 +76,7 @@ class EvaluationReport:
             f"box counts as a miss; {overall.num_rows:,} expressions, {overall.num_refs:,} objects, "
             f"{overall.num_pictures:,} pictures"
         )
-        if rules.resamples:
+        if any(interval.method != "none" for interval in overall.intervals.values()):
             resamples = rules.resamples_of(overall.num_pictures)
             sentence += f"; in brackets the 95 % interval of {resamples:,} resamples of the pictures"
         return f"{sentence}."

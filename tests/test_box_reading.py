@@ -69,9 +69,9 @@ def test_few_boxes_that_fit_both_ways_are_refused():
         read([[10.5, 20, 50, 60], [5, 5, 30, 40]])
 
 
-def test_few_whole_numbers_may_be_thousandths():
-    with pytest.raises(ValueError, match="could be xyxy or xyxy_thousand"):
-        read([[100, 50, 300, 250], [400, 300, 600, 470]])
+def test_whole_numbers_that_fit_a_small_picture_are_pixels():
+    found = read([[100, 50, 300, 250], [400, 300, 600, 470]])
+    assert (found.reading.name, found.boxes_xyxy[1].tolist()) == ("xyxy", [400, 300, 600, 470])
 
 
 def test_whole_numbers_on_pictures_of_over_a_thousand_pixels_are_refused():

@@ -200,7 +200,7 @@ def test_tables_for_papers_and_of_predictions(run, tmp_path):
     assert r"\bottomrule" in latex
     table = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert float(table[0]["mean IoU"]) == 0.5
-    assert float(table[0]["mean IoU low"]) <= 0.5 <= float(table[0]["mean IoU high"])
+    assert table[0]["mean IoU low"] == ""  # two pictures say nothing of their spread
     predictions = list(csv.DictReader((tmp_path / "p.csv").open()))
     assert [(line["id"], line["heads"], float(line["iou"])) for line in predictions] == [
         ("a", "L3H1", 1.0),

@@ -27,8 +27,6 @@ BAD_SHARE = 0.01
 CLEARLY_WORSE = 3.0
 """Where some rows contradict every reading, one is taken if all others have so many times as many against them."""
 BAD_SHARE_AT_MOST = 0.1
-ENOUGH_WHOLE_NUMBERS = 20
-"""From so many rows on, boxes in 0..1000 would have left pictures of at most 1,000 pixels somewhere."""
 
 
 @dataclass(frozen=True)
@@ -250,16 +248,17 @@ def _worth_trying(
 
 
 def _may_be_thousandths(numbers: np.ndarray, image_sizes_wh: np.ndarray, field: str) -> bool:
+    """Whether whole numbers up to 1000 may be thousandths.
+
+    Where pixels fit and every picture has at most 1,000 on a side, they are pixels: thousandths would leave such
+    pictures almost at once. On larger pictures both fit. `bbox_xyxy` promises pixels by its name.
+    """
     whole = bool((numbers == np.round(numbers)).all()) and bool((numbers >= 0).all()) and bool((numbers <= 1000).all())
-    if not whole:
+    if not whole or not np.isfinite(image_sizes_wh).all():
         return False
-    pixels = _judge(BoxReading("xyxy"), numbers, image_sizes_wh)
-    if not pixels.possible:
+    if not _judge(BoxReading("xyxy"), numbers, image_sizes_wh).possible:
         return True
-    if field == "bbox_xyxy":  # whose name promises pixels
-        return False
-    small = bool((image_sizes_wh <= 1000).all())  # False where a size is unknown
-    return not (small and len(numbers) >= ENOUGH_WHOLE_NUMBERS)
+    return field != "bbox_xyxy" and not bool((image_sizes_wh <= 1000).all())
 
 
 def _decide(
