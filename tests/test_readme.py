@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_checkpoints
 
-from lab.config.settings import known_keys
+from lab.config.schema import known_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
