@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from lab.records import Sample
-from llava.mm_utils import encode_prompt, load_image
-from llava.model.builder import LlavaBundle
+from vlm.images import load_image
+from vlm.loading import LlavaBundle
+from vlm.prompt_encoding import encode_prompt
 
 BINARIZE_THRESHOLD = 0.001
 SKIP_LAYERS = 2

@@ -19,9 +19,9 @@ from benchmarks.models import LLAVA_7B, PICTUREBOOK, TOY, picturebook_bundle, ra
 from collector import AttentionCollector
 from lab.config.settings import AttentionStorageSettings, DataSettings, Settings, StorageSettings
 from lab.records import CollectedAttention, Sample
-from llava.model.builder import LlavaBundle
-from pipeline import StageModules
-from stages.flow import Steps, make_plan, run_samples
+from stages.plan import Steps, make_plan
+from stages.running import run_samples
+from vlm.loading import LlavaBundle
 
 EXIT_LAYER = 15
 REFCOCO_VAL_EXPRESSIONS, REFCOCO_VAL_IMAGES = 10_834, 1_500
@@ -310,7 +310,7 @@ def busy_share(
         data=DataSettings(output_dir=str(directory / "overlap")),
         storage=StorageSettings(attention=AttentionStorageSettings(save=save_attention)),
     )
-    plan = make_plan(settings, Steps(attention=save_attention, analysis=save_attention, box=True), StageModules())
+    plan = make_plan(settings, Steps(attention=save_attention, analysis=save_attention, box=True))
     settings.result_dir.mkdir(parents=True, exist_ok=True)
     with busy_clock(bundle) as clock:
         started = time.perf_counter()

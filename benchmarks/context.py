@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
-    from llava.model.builder import LlavaBundle
+    from vlm.loading import LlavaBundle
 
 QUERY_COUNTS = (1, 2, 4, 7, 16)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.inputs import QUERIES
 from benchmarks.measure import PROJECT_ROOT
 from llava.conversation import get_template
-from llava.mm_utils import ImagePreprocessor, ImageRule
-from llava.model.builder import LlavaBundle, load_llava, set_attention
+from vlm.image_preprocessing import ImagePreprocessor, ImageRule
+from vlm.loading import LlavaBundle, load_llava
+from vlm.temporary_changes import set_attention
 
 if TYPE_CHECKING:
     import torch

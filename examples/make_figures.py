@@ -11,8 +11,8 @@ from typing import Any
 
 from bbox import xywh_to_xyxy
 from lab.storage.files import load_bbox_json
-from llava.mm_utils import load_image
 from viz import GalleryEntry, draw_gallery
+from vlm.images import load_image
 
 FIGURES = Path("examples/figures")
 DATASET = Path("outputs/picturebook-data/test.jsonl")

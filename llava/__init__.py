@@ -1,1 +1,1 @@
-"""All that knows LLaVA: prompts, tokenisation, image preprocessing with its geometry, loading."""
+"""What only LLaVA has: published prompts, its tokenisation, both of its checkpoint formats."""

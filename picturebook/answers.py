@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
-    from llava.model.builder import LlavaBundle
+    from vlm.loading import LlavaBundle
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +31,10 @@ def first_answer_word(bundle: LlavaBundle, image_path: Path, query: str) -> str:
     """
     import torch
 
-    from llava.mm_utils import encode_prompt, load_image
+    from vlm.images import load_image
 
     pixels, _ = bundle.image_preprocessor(load_image(image_path))
-    prompt = encode_prompt(
-        bundle.template.parts(query, use_im_start_end=bundle.use_im_start_end),
-        bundle.tokenizer,
-        image_token_id=bundle.image_token_id,
-        image_token_count=bundle.visual_tokens,
-    )
+    prompt = bundle.encode(query)
     with torch.inference_mode():
         logits = bundle.model(
             input_ids=torch.tensor([prompt.input_ids], device=bundle.device),
@@ -90,7 +85,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--dataset-jsonl", type=Path, required=True, help="what picturebook.export wrote")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
-    from llava.model.builder import load_llava
+    from vlm.loading import load_llava
 
     shares = answer_accuracy(load_llava(options.model, device=options.device), options.dataset_jsonl)
     for name in sorted(shares, key=lambda name: (name != "all", name != "binding", name)):

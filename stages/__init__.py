@@ -1,1 +1,1 @@
-"""What each stage does, over the plain functions of the flat modules."""
+"""What each stage does, one file a stage, over the plain functions of the flat modules."""

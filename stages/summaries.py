@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from lab.command_line.tables import format_table
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization
 
 RANKED_HEADS_SHOWN = 10
@@ -86,64 +86,3 @@ def describe_batch(counts: BatchCounts, directory: Path, failures_file: Path) ->
     if counts.failed:
         lines.append(f"failed  reasons in {failures_file}")
     return [*lines, f"files   {directory}"]
-
-
-def describe_sweep(overrides: Sequence[Sequence[str]], scores: Sequence[Mapping[str, Any] | None]) -> list[str]:
-    """Give one table of a sweep's jobs: the overrides in which they differ, and their scores.
-
-    Args:
-        overrides: What the command line set for each job.
-        scores: Named values of each job; None for one that failed.
-
-    Returns:
-        Lines; a job without scores shows dashes.
-    """
-    assigned = [dict(override.partition("=")[::2] for override in job) for job in overrides]
-    keys = dict.fromkeys(key for job in assigned for key in job)
-    varied = [key for key in keys if len({job.get(key) for job in assigned}) > 1]
-    names = dict.fromkeys(name for job in scores for name in job or ())
-    rows = [
-        {
-            "job": str(number),
-            **{key: job.get(key, "") for key in varied},
-            **{name: _format_score((found or {}).get(name)) for name in names},
-            **({} if found is not None else {"": "failed"}),
-        }
-        for number, (job, found) in enumerate(zip(assigned, scores))
-    ]
-    return format_table(rows)
-
-
-def _format_score(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lay rows out in columns: text to the left, numbers to the right.
-
-    Args:
-        rows: One mapping from column to text for each row; columns are those of all rows, in order of appearance.
-
-    Returns:
-        A head line and one line for each row; nothing for no rows.
-    """
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    cells = [[str(row.get(column, "")) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(line[at]) for line in cells)) for at, column in enumerate(columns)]
-    numeric = [all(_is_number(line[at]) for line in cells) for at in range(len(columns))]
-
-    def lay_out(line: Sequence[str]) -> str:
-        parts = [text.rjust(width) if right else text.ljust(width) for text, width, right in zip(line, widths, numeric)]
-        return "  ".join(parts).rstrip()
-
-    return [lay_out(line) for line in [columns, *cells]] if rows else []
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.rstrip("%").split(" ")[0] or "0")
-    except ValueError:
-        return text in {"", "-"}
-    return True

@@ -66,7 +66,7 @@ class FakeCollector:
     stop_layers: list[Any] = field(default_factory=list)
 
     def load(self, model: Any, stop_layer: Any = None) -> FakeCollector:
-        """Stand in for `pipeline.load_collector`."""
+        """Stand in for `stages.loading.load_collector`."""
         self.stop_layers.append(stop_layer)
         return self
 

@@ -9,8 +9,9 @@ import sys
 import pytest
 import tiny_checkpoints as tiny
 
-from llava.model.builder import choose_device, export_cache_dir, load_llava
-from llava.model.checkpoint_files import CACHE_VARIABLES
+from llava.model.checkpoint_files import CACHE_VARIABLES, export_cache_dir
+from vlm.device import choose_device
+from vlm.loading import load_llava
 
 torch = pytest.importorskip("torch")
 
@@ -485,7 +486,7 @@ def test_export_cache_dir(monkeypatch, caplog):
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     code = (
-        "import sys, llava.model.builder, llava.model.original_format, llava.mm_utils, collector;"
+        "import sys, llava.model.builder, llava.model.original_format, llava.mm_utils, vlm.loading, collector;"
         "print([name for name in ('torch', 'transformers', 'huggingface_hub', 'PIL') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import tiny_checkpoints as tiny
 
-import collector
 from collector import AttentionCollector, CollectionFailure
 from lab.records import CollectedAttention, Sample
 from lab.stations import TokenSegments
 from llava.conversation import TEMPLATES, get_template
-from llava.mm_utils import encode_prompt, load_image
-from llava.model.builder import load_llava
+from vlm import prefix_sharing, preparing
+from vlm.images import load_image
+from vlm.loading import load_llava
+from vlm.prompt_encoding import encode_prompt
+from vlm.temporary_changes import unused_vision_layers
 
 torch = pytest.importorskip("torch")
 
@@ -147,7 +149,7 @@ def test_query_that_places_the_image(bundle, pictures):
 
 
 def test_many_queries_about_one_picture_are_split(bundle, pictures, monkeypatch):
-    monkeypatch.setattr(collector, "MAX_BRANCH_TOKENS", 20)
+    monkeypatch.setattr(prefix_sharing, "MAX_BRANCH_TOKENS", 20)
     samples = [Sample(str(n), pictures[n % 3 == 0], QUERIES[n % 4] + " dog" * (n % 5)) for n in range(17)]
     assert_close(collect(bundle, samples, batch_size=2), bundle, samples)
 
@@ -189,14 +191,14 @@ def test_rows_of_576_visual_tokens(bundle, pictures):
 
 
 def test_order_is_kept_whatever_the_grouping(bundle, pictures, monkeypatch):
-    monkeypatch.setattr(collector, "WINDOW_ROWS", 5)
+    monkeypatch.setattr(preparing, "WINDOW_ROWS", 5)
     order = [0, 1, 0, 2, 1, 1, 0, 2, 2, 0, 1, 2, 0, 0, 0, 1]
     samples = [Sample(f"{n}", pictures[picture], QUERIES[n % 4]) for n, picture in enumerate(order)]
     assert [result.sample for result in collect(bundle, samples, batch_size=2)] == samples
 
 
 def test_endless_input_is_read_only_a_window_ahead(bundle, pictures, monkeypatch):
-    monkeypatch.setattr(collector, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(preparing, "WINDOW_ROWS", 4)
     read = []
 
     def stream():
@@ -213,9 +215,10 @@ def test_endless_input_is_read_only_a_window_ahead(bundle, pictures, monkeypatch
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
-def test_window_ends_between_pictures_and_is_bounded():
+def test_window_ends_between_pictures_and_is_bounded(monkeypatch):
     def groups(names, window):
-        rows = collector._by_image([Sample(str(n), name, "q") for n, name in enumerate(names)], window)
+        monkeypatch.setattr(preparing, "WINDOW_ROWS", window)
+        rows = preparing.by_image([Sample(str(n), name, "q") for n, name in enumerate(names)])
         return [(group[0].sample.image_file, [row.position for row in group]) for group in rows]
 
     assert groups("aabbbcc", 3) == [("a", [0, 1]), ("b", [2, 3, 4]), ("c", [5, 6])]
@@ -284,7 +287,7 @@ def test_vision_layers_above_the_deepest_taken_are_unused(taken, num_unused):
     tower = torch.nn.Module()
     tower.layers = torch.nn.ModuleList(layers)
     config = SimpleNamespace(vision_feature_layer=taken, vision_config=SimpleNamespace(num_hidden_layers=4))
-    unused = collector._unused_vision_layers(SimpleNamespace(config=config, vision_tower=tower))
+    unused = unused_vision_layers(SimpleNamespace(config=config, vision_tower=tower))
     assert unused == layers[4 - num_unused :]
 
 
@@ -309,7 +312,7 @@ def test_model_is_left_as_it_was(bundle, samples):
     collect(bundle, samples[:2], stop_layer=1)
     assert list(language_model.layers) == layers
     assert language_model.config._attn_implementation == "eager"
-    assert not any("collector" in layer.self_attn.forward.__code__.co_filename for layer in layers)
+    assert not any("temporary_changes" in layer.self_attn.forward.__code__.co_filename for layer in layers)
     assert not any(module._forward_pre_hooks for layer in layers for module in layer.modules())
 
 
@@ -514,7 +517,9 @@ def test_meta(bundle, pictures, checkpoints):
 
 
 def test_unknown_words_are_warned_of_once(bundle, pictures, monkeypatch, caplog):
-    monkeypatch.setattr("llava.mm_utils.unknown_words", lambda text, tokenizer: ("zebra",) if "zebra" in text else ())
+    monkeypatch.setattr(
+        "vlm.prompt_encoding.unknown_words", lambda text, tokenizer: ("zebra",) if "zebra" in text else ()
+    )
     samples = [Sample(str(n), pictures[0], query) for n, query in enumerate(["zebra", "dog", "a zebra"])]
     with caplog.at_level(logging.WARNING):
         results = collect(bundle, samples)

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lab.command_line.quoting import quote_text_values, quote_value
-from lab.config import settings as config
-from lab.config.settings import ConfigError, Settings, model_directory_name, register_schema, validate
+from lab.config import schema as config
+from lab.config.help_page import help_text
+from lab.config.schema import register_schema, validate
+from lab.config.settings import STAGES, ConfigError, Settings, model_directory_name
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -411,12 +413,12 @@ def test_help_needs_nothing_heavy_and_names_all_stages_and_models() -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert after.ru_utime - before.ru_utime < 2  # seconds of computing; about half a second where nothing else runs
-    for word in (*config.STAGES, *(path.stem for path in (CONF / "model").glob("*.yaml")), "paper", "data.query"):
+    for word in (*STAGES, *(path.stem for path in (CONF / "model").glob("*.yaml")), "paper", "data.query"):
         assert word in done.stdout
 
 
 def test_help_shows_what_the_overrides_make() -> None:
-    page = config.help_text(["model=picturebook", "logic.top_k=7"], CONF)
+    page = help_text(["model=picturebook", "logic.top_k=7"], CONF)
     assert "name: examples/models/picturebook-llava" in page
     assert "top_k: 7" in page
     assert "$CONFIG" not in page

@@ -14,9 +14,9 @@ from PIL import Image
 
 import evaluate_boxes
 from bbox import box_iou, xywh_to_xyxy
-from llava.model.builder import load_llava
 from picturebook.answers import answer_accuracy, first_answer_word
 from picturebook.export import export
+from vlm.loading import load_llava
 
 pytestmark = pytest.mark.slow
 

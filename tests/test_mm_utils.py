@@ -12,14 +12,10 @@ from PIL import Image
 
 from lab.stations import TokenSegment, TokenSegments
 from llava.conversation import TEMPLATES, PromptPart, get_template
-from llava.mm_utils import (
-    ImagePreprocessor,
-    ImageRule,
-    encode_prompt,
-    load_image,
-    restore_bos,
-    unknown_words,
-)
+from llava.mm_utils import restore_bos
+from vlm.image_preprocessing import ImagePreprocessor, ImageRule
+from vlm.images import load_image
+from vlm.prompt_encoding import encode_prompt, unknown_words
 
 IMAGE_ID = 1000
 COUNT = 7
@@ -405,7 +401,7 @@ def test_extreme_sizes(name, size):
 def test_resizing_only_the_crop_is_cropping_after_resizing(name, size, monkeypatch, tmp_path):
     smooth = load_image(tiny_checkpoints.write_picture(tmp_path / "smooth.png", size))
     whole, _ = prepare(RULES[name], smooth)
-    monkeypatch.setattr("llava.mm_utils._BAND_PIXELS", 0)
+    monkeypatch.setattr("vlm.image_preprocessing._BAND_PIXELS", 0)
     part, _ = prepare(RULES[name], smooth)
     # A level of 255 is 0.0146 after dividing by the standard deviation; passes in another order round differently.
     assert np.abs(whole - part).max() < 0.03
@@ -416,7 +412,7 @@ def test_padding_in_bands_equals_padding_at_once(monkeypatch):
     for picture in (noise, noise.transpose(1, 0, 2)):
         whole, _ = prepare(RULES["pad"], Image.fromarray(picture))
         with monkeypatch.context() as patch:
-            patch.setattr("llava.mm_utils._BAND_PIXELS", 150 * 7)
+            patch.setattr("vlm.image_preprocessing._BAND_PIXELS", 150 * 7)
             banded, _ = prepare(RULES["pad"], Image.fromarray(picture))
         assert (whole == banded).all()
 
@@ -483,6 +479,6 @@ def test_unknown_geometry_is_refused(config, message):
 
 
 def test_nothing_is_logged_while_preparing(caplog):
-    with caplog.at_level(logging.DEBUG, logger="llava"):
+    with caplog.at_level(logging.DEBUG, logger="vlm"):
         prepare(RULES["pad"], Image.new("RGB", (5, 9)))
     assert not caplog.records

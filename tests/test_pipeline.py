@@ -30,6 +30,7 @@ from fake_collector import (
 )
 
 import pipeline
+from lab.command_line.tables import format_table
 from lab.config.settings import (
     AttentionStorageSettings,
     ConfigError,
@@ -49,8 +50,8 @@ from lab.storage import files
 from lab.storage.attention_files import save_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import OutputPaths, safe_name
-from pipeline import run, single_id
-from stages.summaries import format_table
+from pipeline import run
+from stages.single import single_id
 
 ROOT = Path(__file__).parent.parent
 # Without smoothing a planted block gives exactly its box.

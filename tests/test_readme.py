@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_checkpoints
 
-from lab.config.settings import known_keys
+from lab.config.schema import known_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ TREE = re.findall(r"^([\w./]+) {2,}\S", re.search(r"## Files\n+```\n(.*?)```", R
 SMALLER = {
     r"--scenes \d+": "--scenes 3",
     r"data\.trials=\d+": "data.trials=2",
-    r"(lab\.picturebook\.train\b)": r"\1 --shards 1 --scenes-each 40 --vision-steps 1 --bind-steps 1 --widen-steps 1 "
+    r"(picturebook\.train\b)": r"\1 --shards 1 --scenes-each 40 --vision-steps 1 --bind-steps 1 --widen-steps 1 "
     "--whole-steps 1 --places-steps 1 --vision-batch 2 --language-batch 2 --text-heads 2 --output outputs/trained",
     r"(benchmarks\.run\b)": r"\1 --quick --only startup",
 }

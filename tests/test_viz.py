@@ -19,10 +19,12 @@ from PIL import Image
 from scipy import ndimage
 
 import viz
+from figures import gallery, layout, overlay, theme
+from figures import text as words
 from lab.records import Grid, HeadChoice, HeadScore, Localization
 
 GREEN = (0, 200, 0)
-CYAN = tuple(int(viz.PREDICTED_COLOR[start : start + 2], 16) for start in (1, 3, 5))
+CYAN = tuple(int(theme.PREDICTED_COLOR[start : start + 2], 16) for start in (1, 3, 5))
 
 
 def padded_grid(image_size_wh, cells=24):
@@ -264,13 +266,14 @@ def test_maps_that_do_not_fit_are_refused():
 @settings(max_examples=60, deadline=None)
 @given(st.floats(-3.5, 3.5).map(math.exp), st.integers(1, 12), st.booleans())
 def test_pictures_on_a_page_keep_their_shape_and_do_not_overlap(aspect, count, truth):
-    hero = viz._Label("Picture", ("IoU 0.50",) if truth else ())
-    heads = [viz._Label(f"L14H{head}", ("entropy 0.500", "sum 0.300")) for head in range(count)]
-    body = viz._plan_body(aspect, [hero, *heads, viz._Label("Combined", ("3 heads", "sigma 1"))])
+    hero = layout.Label("Picture", ("IoU 0.50",) if truth else ())
+    heads = [layout.Label(f"L14H{head}", ("entropy 0.500", "sum 0.300")) for head in range(count)]
+    body = layout.plan_body(aspect, [hero, *heads, layout.Label("Combined", ("3 heads", "sigma 1"))])
     assert len(body.slots) == count + 1
     rows = [body.hero_rows] + [body.label_rows] * len(body.slots)
     placed = [
-        (slot, slot.top - lines * viz._line_height(viz.LABEL_PT)) for slot, lines in zip((body.hero, *body.slots), rows)
+        (slot, slot.top - lines * words.line_height(theme.LABEL_PT))
+        for slot, lines in zip((body.hero, *body.slots), rows)
     ]
     for index, (slot, label_top) in enumerate(placed):
         assert slot.width / slot.height == pytest.approx(aspect)
@@ -286,20 +289,22 @@ def test_pictures_on_a_page_keep_their_shape_and_do_not_overlap(aspect, count, t
 @pytest.mark.parametrize("aspect", [0.6, 0.75, 1.0, 4 / 3, 16 / 9, 2.2])
 @pytest.mark.parametrize("count", [1, 3, 5, 10])
 def test_pictures_cover_most_of_the_page(aspect, count):
-    heads = [viz._Label(f"L14H{head}", ("entropy 0.500", "sum 0.300")) for head in range(count)]
-    body = viz._plan_body(aspect, [viz._Label("Picture", ()), *heads, viz._Label("Combined", ("3 heads", "sigma 1"))])
+    heads = [layout.Label(f"L14H{head}", ("entropy 0.500", "sum 0.300")) for head in range(count)]
+    body = layout.plan_body(
+        aspect, [layout.Label("Picture", ()), *heads, layout.Label("Combined", ("3 heads", "sigma 1"))]
+    )
     area = sum(slot.width * slot.height for slot in (body.hero, *body.slots))
     assert area / math.prod(body.size_wh) > 0.72
-    assert min(slot.width for slot in body.slots) >= viz.MIN_ROOM
+    assert min(slot.width for slot in body.slots) >= theme.MIN_ROOM
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=120), st.floats(0.4, 6.0))
 def test_wrapped_lines_fit_and_lose_nothing_but_what_is_cut(text, room):
-    lines = viz._wrap(text, room, 12.0, "bold", max_lines=3)
+    lines = words.wrap(text, room, 12.0, "bold", max_lines=3)
     assert len(lines) <= 3
-    assert all(viz._text_width(line, 12.0, "bold") <= room + 1e-9 for line in lines)
-    shown, given_text = "".join(lines).replace(" ", ""), viz._printable(text).replace(" ", "")
+    assert all(words.text_width(line, 12.0, "bold") <= room + 1e-9 for line in lines)
+    shown, given_text = "".join(lines).replace(" ", ""), words.printable(text).replace(" ", "")
     assert shown == given_text or (shown.endswith("…") and given_text.startswith(shown[:-1]))
 
 
@@ -307,7 +312,7 @@ def test_text_width_is_what_matplotlib_draws():
     figure = draw(None, query="the quick brown fox jumps over it")
     title = figure.texts[0]
     drawn = title.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi
-    assert viz._text_width(title.get_text(), viz.TITLE_PT, "bold") == pytest.approx(drawn, rel=0.04)
+    assert words.text_width(title.get_text(), theme.TITLE_PT, "bold") == pytest.approx(drawn, rel=0.04)
 
 
 def test_resample_maps_cells_to_pixels_and_leaves_the_rest():
@@ -315,7 +320,7 @@ def test_resample_maps_cells_to_pixels_and_leaves_the_rest():
     grid = Grid(4, 4, 100.0, 0.0, 50.0, 50.0)
     map_ = np.zeros((4, 4), np.float32)
     map_[1, 2] = 1
-    heat = viz._resample(map_, grid, (400, 200), (200, 100))
+    heat = overlay._resample(map_, grid, (400, 200), (200, 100))
     assert heat.shape == (100, 200)
     assert (heat[:, :50] == 0).all()
     assert (heat[:, 150:] == 0).all()
@@ -327,22 +332,22 @@ def test_resample_maps_cells_to_pixels_and_leaves_the_rest():
 
 def test_resample_of_a_level_map_is_level_on_what_the_grid_covers():
     grid = Grid(5, 7, -13.0, 20.5, 31.0, 17.0)
-    heat = viz._resample(np.full((5, 7), 0.25, np.float32), grid, (150, 130), (150, 130))
+    heat = overlay._resample(np.full((5, 7), 0.25, np.float32), grid, (150, 130), (150, 130))
     assert np.allclose(heat[21:105], 0.25)
     assert (heat[:20] == 0).all()
     assert (heat[106:] == 0).all()
 
 
 def test_resample_off_the_picture_is_empty():
-    assert not viz._resample(np.ones((2, 2)), Grid(2, 2, 500.0, 0.0, 10.0, 10.0), (100, 100), (50, 50)).any()
+    assert not overlay._resample(np.ones((2, 2)), Grid(2, 2, 500.0, 0.0, 10.0, 10.0), (100, 100), (50, 50)).any()
 
 
 def test_overlay_keeps_pixels_without_attention_and_gets_stronger_with_it():
     pixels = np.full((40, 40, 3), 128, np.uint8)
     grid = Grid(4, 4, 0.0, 0.0, 10.0, 10.0)
-    assert (viz._overlay(pixels, np.zeros((4, 4)), grid, (40, 40)) == pixels).all()
+    assert (overlay.lay_over(pixels, np.zeros((4, 4)), grid, (40, 40)) == pixels).all()
     ramp = np.repeat(np.arange(4.0)[None], 4, axis=0)
-    shown = viz._overlay(pixels, ramp, grid, (40, 40)).astype(int)
+    shown = overlay.lay_over(pixels, ramp, grid, (40, 40)).astype(int)
     assert (shown[:, 0] == 128).all()
     change = np.abs(shown - 128).sum(axis=2)[20]
     assert change[39] > change[20] > change[8]
@@ -351,7 +356,7 @@ def test_overlay_keeps_pixels_without_attention_and_gets_stronger_with_it():
 def test_border_segments_frame_the_mask():
     mask = np.zeros((3, 4), bool)
     mask[1, 1:3] = True
-    segments = viz._border_segments(mask, Grid(3, 4, 5.0, -2.0, 10.0, 20.0))
+    segments = overlay.border_segments(mask, Grid(3, 4, 5.0, -2.0, 10.0, 20.0))
     assert len(segments) == 6
     assert segments.min(axis=(0, 1)).tolist() == [15.0, 18.0]
     assert segments.max(axis=(0, 1)).tolist() == [35.0, 38.0]
@@ -375,16 +380,16 @@ def test_gallery_shows_every_query_with_its_score(tmp_path):
     assert texts.count("IoU 0.50") == 1
     assert texts.count("no box") == 2
     assert "attention, 0 to each map's peak" in texts
-    assert Image.open(tmp_path / "a.png").width == math.ceil((6.0 + 2 * viz.MARGIN) * 120)
+    assert Image.open(tmp_path / "a.png").width == math.ceil((6.0 + 2 * theme.MARGIN) * 120)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0.55, 3.0), min_size=1, max_size=40))
 def test_gallery_rows_hold_every_picture_once_and_fit_the_width(aspects):
-    rows = viz._gallery_rows(aspects, 10.0, 2.0)
+    rows = gallery._gallery_rows(aspects, 10.0, 2.0)
     assert [index for row in rows for index in row.indices] == list(range(len(aspects)))
     for row in rows:
-        used = row.height * sum(aspects[index] for index in row.indices) + viz.GAP * (len(row.indices) - 1)
+        used = row.height * sum(aspects[index] for index in row.indices) + theme.GAP * (len(row.indices) - 1)
         assert used <= 10.0 + 1e-6
         assert 1.0 < row.height <= 2.5 + 1e-9
 
@@ -494,5 +499,5 @@ def test_data_figures_refuse_numbers_that_do_not_fit():
 
 def test_missing_letters_are_boxes_and_nothing_is_logged(caplog):
     with caplog.at_level(logging.DEBUG, logger="matplotlib.font_manager"):
-        assert viz._printable("a \U00013000 b\x07") == "a □ b"
+        assert words.printable("a \U00013000 b\x07") == "a □ b"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

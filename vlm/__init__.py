@@ -1,1 +1,1 @@
-"""Any image-text model: loading, prompts, where image tokens lie, reading rows of attention, checking a grid."""
+"""Any image-text model: loading, pictures and their grids, prompts as tokens, reading rows of attention."""

@@ -124,7 +124,7 @@ def load_any_model(
         ValueError: If an option is not valid, a library that it needs is not installed, or the model cannot be loaded
             or read.
     """
-    from vlm.devices import place_model
+    from vlm.placement import place_model
 
     place = {"cache_dir": cache_dir, "revision": revision}
     config = _config(name, place)

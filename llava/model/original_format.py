@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.constants import IM_END_TOKEN, IM_START_TOKEN
-from llava.mm_utils import ImageRule, restore_bos
+from llava.mm_utils import pads_to_square, restore_bos
 from llava.model.checkpoint_files import CheckpointFiles, refuse_faulty_tensors
 
 if TYPE_CHECKING:
@@ -39,13 +39,11 @@ class OriginalCheckpoint:
     Attributes:
         model: The stock model with all its weights, on its device.
         tokenizer: Its tokenizer.
-        image_rule: How its images are prepared.
         use_im_start_end: Whether the image stands between `<im_start>` and `<im_end>`.
     """
 
     model: LlavaForConditionalGeneration
     tokenizer: Any
-    image_rule: ImageRule
     use_im_start_end: bool
 
 
@@ -76,12 +74,31 @@ def load_original(
     use_im_start_end = bool(config.get("mm_use_im_start_end"))
     if use_im_start_end:
         _check_image_marks(tokenizer, files.name)
-    image_rule = _image_rule(tower, str(config.get("image_aspect_ratio") or "square"), model_config)
     model = load_weights(files, tower, model_config, device=device, dtype=dtype)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.suppress_tokens = [model_config.image_token_index]
-    return OriginalCheckpoint(model, tokenizer, image_rule, use_im_start_end)
+    return OriginalCheckpoint(model, tokenizer, use_im_start_end)
+
+
+def original_image_settings(files: CheckpointFiles, config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """How images are prepared: padded to a square if the checkpoint says so, then as the vision tower's own processor.
+
+    Args:
+        files: The checkpoint.
+        config: Its config.json.
+
+    Returns:
+        The vision tower's processor settings, and whether images are padded first.
+    """
+    tower = _vision_tower_files(files, str(config["mm_vision_tower"]))
+    pad_to_square = pads_to_square(str(config.get("image_aspect_ratio") or "square"))
+    preprocessor = tower.json("preprocessor_config.json")
+    if not preprocessor:
+        size = _vision_config(tower)["image_size"]
+        logger.warning("Vision tower %s has no preprocessor_config.json: CLIP's own at %d px is used.", tower, size)
+        preprocessor = {"image_processor_type": "CLIPImageProcessor", "size": size, "crop_size": size}
+    return preprocessor, pad_to_square
 
 
 # Config -------------------------------------------------------------------------------------------------------------
@@ -180,21 +197,6 @@ def _check_image_marks(tokenizer: Any, name: str) -> None:
             f"Expected the tokenizer of {name!r} to know {' and '.join(missing)}, since its config.json sets "
             "mm_use_im_start_end, but got one without. Fetch its added_tokens.json too."
         )
-
-
-def _image_rule(tower: CheckpointFiles, aspect: str, config: LlavaConfig) -> ImageRule:
-    """Pad to a square first if the checkpoint says so, then do what the vision tower's own processor does."""
-    if aspect not in {"pad", "square"}:
-        raise ValueError(
-            f"Expected image_aspect_ratio in config.json to be pad or square, but got {aspect!r}, "
-            "which cuts the image into several pieces. Use a LLaVA 1.5 checkpoint."
-        )
-    preprocessor = tower.json("preprocessor_config.json")
-    if not preprocessor:
-        size = config.vision_config.image_size
-        logger.warning("Vision tower %s has no preprocessor_config.json: CLIP's own at %d px is used.", tower, size)
-        preprocessor = {"image_processor_type": "CLIPImageProcessor", "size": size, "crop_size": size}
-    return ImageRule.from_config(preprocessor, pad_to_square=aspect == "pad")
 
 
 # Weights ------------------------------------------------------------------------------------------------------------

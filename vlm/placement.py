@@ -1,4 +1,4 @@
-"""Where a model runs, in which number format, spread over GPUs or quantised: one decision, with its reason."""
+"""Where a model goes: on one device, spread over GPUs, or quantised; says what a setting needs installed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def place_model(device: str, device_id: int, dtype: str, quantization: str) -> P
     Raises:
         ValueError: If a name is not valid, a device not there, or a library not installed.
     """
-    from llava.model.builder import choose_device
+    from vlm.device import choose_device
 
     if quantization not in QUANTIZATIONS:
         raise ValueError(

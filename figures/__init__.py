@@ -1,0 +1,1 @@
+"""How figures are drawn; `viz.py` is what stages and notebooks call."""

@@ -1,0 +1,84 @@
+"""The command line as a program: runs a stage for each job, says errors in one line, ends with an exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from lab.command_line.hydra_run import is_config_error, run_hydra
+from lab.command_line.results import StageResult
+from lab.command_line.sweeps import describe_sweep, keep_sweep_apart
+from lab.config.errors import ConfigError
+from lab.config.schema import explain, validate
+from lab.config.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+RunStage = Callable[[Settings], StageResult]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a stage: the only one, or one of a sweep.
+
+    Attributes:
+        overrides: What the command line set for it.
+        exit_status: 0, or what went wrong.
+        result: What the stage found, if it came to an end.
+    """
+
+    overrides: tuple[str, ...]
+    exit_status: int
+    result: Optional[StageResult] = None
+
+
+def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command line.
+
+    Args:
+        run_stage: Runs the stage that the settings name.
+        arguments: Without the program's name; None for those of the process.
+
+    Returns:
+        Exit status: 0, 1 where a stage or a row failed, 2 where the configuration is wrong.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    jobs: list[Job] = []
+    try:
+        run_hydra(lambda cfg: jobs.append(_run_job(run_stage, cfg, full_error)), arguments)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where it was.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if full_error or not is_config_error(error):
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return EXIT_USAGE
+    if len(jobs) > 1:
+        scores = [None if job.result is None else job.result.scores for job in jobs]
+        print("\n".join(["", *describe_sweep([job.overrides for job in jobs], scores)]))
+    return max((job.exit_status for job in jobs), default=EXIT_OK)
+
+
+def _run_job(run_stage: RunStage, cfg: Any, full_error: bool) -> Job:
+    """Run one job, and say in one line what went wrong, if anything did."""
+    from hydra.core.hydra_config import HydraConfig
+
+    overrides = tuple(HydraConfig.get().overrides.task)
+    try:
+        result = run_stage(keep_sweep_apart(validate(cfg)))
+    except (ValueError, OSError, ImportError) as error:
+        if full_error:
+            raise
+        logger.debug("The stage failed.", exc_info=True)
+        print(f"error: {error}", file=sys.stderr)
+        return Job(overrides, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
+    print("\n".join(result.lines))
+    return Job(overrides, EXIT_FAILED if result.failed else EXIT_OK, result)

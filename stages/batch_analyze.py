@@ -1,0 +1,62 @@
+"""Stage `batch_analyze`: directories of attention files -> the heads that the data set chooses, checked on boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from analyze import run_trials, select_dataset_heads
+from lab.command_line.results import StageResult
+from lab.config.settings import Settings
+from lab.heads.heads_file import hash_inputs
+from lab.heads.trials import TrialStatistics, trial_indices
+from stages.audit import check_against_truth
+from stages.plan import selection_rules
+from stages.selection_outputs import describe_selection, draw_selection, write_selection
+from stages.summaries import describe_files
+from stages.survey import Survey, attention_dirs, read_survey
+
+
+def run_batch_analyze(settings: Settings) -> StageResult:
+    """Choose a model's heads over directories of attention files, and check them against boxes if there are any.
+
+    The files are read one after the other and only the scores of their heads are kept; with ground truth they are read
+    a second time.
+
+    Args:
+        settings: The whole configuration.
+
+    Returns:
+        What was found; files and figures are written on the way.
+
+    Raises:
+        ValueError: There is no usable file, or the files are of several models.
+    """
+    survey = read_survey(settings)
+    selection = select_dataset_heads(survey.scores, selection_rules(settings))
+    trials = _compare_trials(survey, settings)
+    directory = Path(settings.data.analysis_dir or attention_dirs(settings)[0])
+    written = write_selection(directory, survey, selection, trials, hash_inputs(survey.ids, survey.scores))
+    if settings.save_fig:
+        written += draw_selection(directory, survey, selection, trials)
+    lines = describe_selection(survey, selection, trials)
+    scores: dict[str, Any] = {
+        "heads": " ".join(f"L{layer}H{head}" for layer, head in selection.heads),
+        "threshold": selection.threshold,
+    }
+    if settings.data.ground_truth is not None:
+        check = check_against_truth(survey, selection, settings, directory)
+        written, lines, scores = [*written, *check.written], [*lines, *check.lines], {**scores, **check.scores}
+    return StageResult((*lines, *describe_files(written)), survey.failed, scores)
+
+
+def _compare_trials(survey: Survey, settings: Settings) -> Optional[TrialStatistics]:
+    """Compare parts or draws of the data (`data.trials`) or, without them, the directories; None where there is one."""
+    data, count = settings.data, len(survey.sources)
+    if data.trials > 1:
+        trials = trial_indices(count, data.trials, trial_size=data.trial_size, seed=data.trial_seed)
+    else:
+        trials = [np.flatnonzero(survey.directory_of == number) for number in np.unique(survey.directory_of)]
+    return run_trials(survey.scores, selection_rules(settings), trials) if len(trials) > 1 else None

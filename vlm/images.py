@@ -1,0 +1,71 @@
+"""Reads a picture of any kind as RGB, upright."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PathLike = Union[str, "Path"]
+
+# Half of a 16-bit grey image's files are opened by Pillow in mode I, which is 32 bits wide.
+_SIXTEEN_BIT_MAX = 65535
+
+
+def load_image(path: PathLike) -> Image.Image:
+    """Read a picture as RGB, upright.
+
+    EXIF rotation is applied; transparency is laid over white; 16-bit and float grey levels are scaled to 8 bits; of an
+    animation the first frame is taken.
+
+    Args:
+        path: An image file of any format that Pillow reads.
+
+    Raises:
+        ValueError: If the file is missing or broken.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"Expected the image to be a file, but got {str(path)!r}, which is not there.")
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except UnidentifiedImageError:
+        reason = "a file that is no image"
+    except Image.DecompressionBombError as error:
+        reason = f"one too large to open safely ({error})"
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        # Pillow's decoders raise any of these on damaged files.
+        reason = f"a broken file ({error})"
+    raise ValueError(f"Expected {str(path)!r} to be a readable image, but got {reason}.")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_levels_to_8_bits(image)
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_levels_to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale integer levels from 16 bits, float levels from their own range of 0 to 1, 255 or 65535."""
+    from PIL import Image
+
+    levels = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(min=0)
+    top = _SIXTEEN_BIT_MAX
+    if image.mode == "F":
+        top = next((limit for limit in (1, 255) if levels.max(initial=0) <= limit), _SIXTEEN_BIT_MAX)
+    grey = np.rint(levels.clip(max=top) * (255 / top)).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
