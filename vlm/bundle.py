@@ -20,6 +20,7 @@ class EncodedQuery:
     """A query about a picture, as the tokens behind the shared ones.
 
     Attributes:
+        number: Its place among the queries that were given.
         query: As given.
         text: The whole prompt, a placeholder standing for the image.
         ids: Tokens behind the prefix; the last one's attention is read.
@@ -27,6 +28,7 @@ class EncodedQuery:
         unknown_words: Words that the tokenizer has no token for.
     """
 
+    number: int
     query: str
     text: str
     ids: tuple[int, ...]
@@ -115,11 +117,11 @@ class EncodingFailure:
     """A query that cannot be asked.
 
     Attributes:
-        query: As given.
+        number: Its place among the queries that were given.
         reason: Why, in one sentence.
     """
 
-    query: str
+    number: int
     reason: str
 
 

@@ -34,6 +34,15 @@ _PROBE_WH = (56, 56)
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """A query with its place among those given, and its tokens."""
+
+    number: int
+    query: str
+    tokens: QueryTokens
+
+
+@dataclass(frozen=True)
 class _Run:
     """What the processor made of one picture and one prompt, and which of its tokens are the query's."""
 
@@ -73,17 +82,23 @@ class PictureEncoder:
             A picture for each beginning that some prompts share (one, unless a tokenizer joins head and query), and a
             failure for each query that cannot be asked.
         """
-        results: list[EncodedPicture | EncodingFailure] = []
-        by_head: dict[tuple[int, ...], list[tuple[str, QueryTokens]]] = {}
-        for query in queries:
+        failures: list[EncodingFailure] = []
+        by_head: dict[tuple[int, ...], list[_Asked]] = {}
+        for number, query in enumerate(queries):
             try:
                 tokens = query_tokens(self.processors.tokenizer, self.head, query)
                 self._refuse_image_in(tokens, query)
             except ValueError as error:
-                results.append(EncodingFailure(query, str(error)))
+                failures.append(EncodingFailure(number, str(error)))
             else:
-                by_head.setdefault(tokens.head_ids, []).append((query, tokens))
-        return [*(self._picture(image, rows) for rows in by_head.values()), *results]
+                by_head.setdefault(tokens.head_ids, []).append(_Asked(number, query, tokens))
+        pictures: list[EncodedPicture | EncodingFailure] = []
+        for asked in by_head.values():
+            try:
+                pictures.append(self._picture(image, asked))
+            except ValueError as error:
+                failures.extend(EncodingFailure(one.number, str(error)) for one in asked)
+        return [*pictures, *failures]
 
     def run(self, image: Image.Image, query: str) -> dict[str, torch.Tensor]:
         """Everything that the model takes for one picture and one prompt, as the processor makes it."""
@@ -137,34 +152,27 @@ class PictureEncoder:
                 f"Expected a query without the image's own token, but got {query[:80]!r}. Take it out of the query."
             )
 
-    def _picture(self, image: Image.Image, rows: Sequence[tuple[str, QueryTokens]]) -> EncodedPicture | EncodingFailure:
-        query, tokens = rows[0]
-        try:
-            run = self._run(image, query, tokens)
-            regions = self._regions(image, run)
-        except ValueError as error:
-            return EncodingFailure(query, str(error)) if len(rows) == 1 else _for_all(error)
+    def _picture(self, image: Image.Image, asked: Sequence[_Asked]) -> EncodedPicture:
+        run = self._run(image, asked[0])
+        places, regions = self.image_places(run.prefix_ids), self._regions(image, run)
         count = len(run.prefix_ids)
         return EncodedPicture(
             prefix_ids=run.prefix_ids,
-            image_places=() if regions.num_tokens != self._count(run) else self.image_places(run.prefix_ids),
+            image_places=places if regions.num_tokens == len(places) else (),
             picture_inputs={key: value for key, value in run.inputs.items() if key not in self.token_keys},
             token_inputs={
                 key: value[:, :count] for key, value in run.inputs.items() if key in self.token_keys and key != _IDS
             },
             regions=regions,
             image_size_wh=image.size,
-            queries=tuple(self._query(run.prefix_ids, query, tokens) for query, tokens in rows),
+            queries=tuple(self._query(run.prefix_ids, one) for one in asked),
         )
 
-    def _count(self, run: _Run) -> int:
-        return len(self.image_places(run.prefix_ids))
-
-    def _run(self, image: Image.Image, query: str, tokens: QueryTokens) -> _Run:
+    def _run(self, image: Image.Image, asked: _Asked) -> _Run:
         """Run the processor, and find the query at the end of what it made."""
-        inputs = self.run(image, query)
+        inputs = self.run(image, asked.query)
         ids = [int(token) for token in inputs[_IDS][0]]
-        wanted = list(tokens.query_ids)
+        wanted = list(asked.tokens.query_ids)
         for added in range(_MOST_ADDED + 1):
             end = len(ids) - added
             if ids[end - len(wanted) : end] == wanted:
@@ -174,13 +182,14 @@ class PictureEncoder:
             f"{self.processors.tokenizer.convert_ids_to_tokens(ids[-len(wanted) - 2 :])}. This model cannot be read."
         )
 
-    def _query(self, prefix_ids: tuple[int, ...], query: str, tokens: QueryTokens) -> EncodedQuery:
+    def _query(self, prefix_ids: tuple[int, ...], asked: _Asked) -> EncodedQuery:
         return EncodedQuery(
-            query=query,
-            text=self.head.text + query,
-            ids=tokens.query_ids,
-            segments=self._segments(prefix_ids, tokens.query_ids),
-            unknown_words=_unknown(query, tokens, self.processors.tokenizer),
+            number=asked.number,
+            query=asked.query,
+            text=self.head.text + asked.query,
+            ids=asked.tokens.query_ids,
+            segments=self._segments(prefix_ids, asked.tokens.query_ids),
+            unknown_words=_unknown(asked.query, asked.tokens, self.processors.tokenizer),
         )
 
     def _segments(self, prefix_ids: tuple[int, ...], query_ids: tuple[int, ...]) -> TokenSegments:
@@ -223,10 +232,6 @@ class PictureEncoder:
             self.config.model_type, count, *wh,
         )  # fmt: skip
         return measure_regions(self._model, lambda picture: self.run(picture, "a"), wh, count, self.image_ids)
-
-
-def _for_all(error: ValueError) -> EncodedPicture:
-    raise error
 
 
 def _unknown(query: str, tokens: QueryTokens, tokenizer: Any) -> tuple[str, ...]:

@@ -60,11 +60,27 @@ def regions_of_centres(centres: np.ndarray, wh: Size) -> Regions:
             end += 1
         regions.append(_region(centres, rows[start:end], wh))
         start = end
-    if not regions or sum(region.token_of.size for region in regions) < 0.5 * len(centres):
+    if not _plausible(regions, len(centres), wh):
         raise ValueError(_no_grid(len(centres)))
     kinds = _kinds(regions, wh)
     named = tuple(Region(kind, region.grid, region.token_of) for kind, region in zip(kinds, regions))
     return Regions(named, len(centres), source="measured")
+
+
+def _plausible(regions: list[Region], count: int, wh: Size) -> bool:
+    """Whether most tokens are in real grids which together reach over most of the picture."""
+    if len(regions) == 1 and regions[0].token_of.size > count / 2:
+        real = regions
+    else:
+        real = [region for region in regions if min(region.grid.shape) > 1]
+    if sum(region.token_of.size for region in real) <= count / 2:
+        return False
+    boxes = np.array([region.grid.box_xyxy for region in real])
+    x0, y0 = np.maximum(boxes[:, :2].min(axis=0), 0)
+    x1, y1 = np.minimum(boxes[:, 2:].max(axis=0), wh)
+    # The least that is left of a picture cropped to its central square.
+    least = 0.8 * min(wh) / max(wh)
+    return bool((x1 - x0) * (y1 - y0) >= least * wh[0] * wh[1])
 
 
 def _no_grid(count: int) -> str:
@@ -75,22 +91,20 @@ def _no_grid(count: int) -> str:
 
 
 def _rows(centres: np.ndarray, wh: Size) -> list[list[int]]:
-    """Runs of tokens along which x grows and y stays."""
+    """Runs of tokens along which x grows and y stays; a separator ends one."""
+    step = np.diff(centres, axis=0)
+    down = step[(step[:, 0] < 0) & (step[:, 1] > 0), 1]
+    height = float(np.median(down)) if len(down) else float(wh[1])
     rows: list[list[int]] = []
-    previous: int | None = None
-    for token, (x, y) in enumerate(centres):
+    for token, (x, _) in enumerate(centres):
         if not np.isfinite(x):
-            previous = None
             continue
-        if previous is not None:
-            before_x, before_y = centres[previous]
-            step = x - before_x
-            if step > 0 and abs(y - before_y) < min(step, wh[1] / 4):
-                rows[-1].append(token)
-                previous = token
-                continue
-        rows.append([token])
-        previous = token
+        # From a tile's last row to the next tile's first one x grows too, but y jumps.
+        goes_on = token > 0 and step[token - 1, 0] > 0 and abs(step[token - 1, 1]) < 0.5 * height
+        if goes_on:
+            rows[-1].append(token)
+        else:
+            rows.append([token])
     return rows
 
 
