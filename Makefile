@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 RUN := $(VENV)/bin/python
-# One worker a core, so one thread a worker; the tests of a file stay together, since some build on others' results.
-TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# One worker a core, so one thread a worker; the tests of a file stay together, since some share what took long to make.
+# Their order is random, and the same again with SEED=<number>, which a run prints at its end.
+SEED ?=
+TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(SEED:%=--randomly-seed=%)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast lint format oldest bench figures examples clean
+.PHONY: help demo test fast names keys lint format oldest bench figures examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -29,6 +31,12 @@ test: $(VENV)/.installed-dev ## install, then run all tests
 
 fast: $(VENV)/.installed-dev ## run the tests that take moments
 	$(TEST) -m "not slow"
+
+names: $(VENV)/.installed-dev ## check that the names of the tests are the same in every process
+	$(RUN) -m pytest tests/test_collection.py
+
+keys: $(VENV)/.installed ## write docs/configuration.md from the schema
+	$(RUN) -m lab.config.document
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(RUN) -m ruff check .

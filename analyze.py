@@ -294,6 +294,7 @@ def choose_heads(
     rules: SelectionRules,
     fixed_heads: Sequence[tuple[int, int]] | None = None,
     manual_heads: Sequence[tuple[int, int]] = (),
+    force_manual: bool = False,
     ranked: Sequence[HeadScore] | None = None,
 ) -> HeadChoice:
     """Choose the heads to use for one sample: fixed ones unchanged, else manual ones that pass, else the best ranked.
@@ -304,6 +305,7 @@ def choose_heads(
         fixed_heads: (layer, head) of the model's fixed heads, used unchanged and in this order.
         manual_heads: (layer, head) in order; those that pass the threshold and the filters are used, at most `top_k`.
             If none passes, the heads are chosen automatically.
+        force_manual: Use all manual heads as they are; notes say which criteria they fail.
         ranked: What `rank_heads` gave for this table by the same rules, where that is known already.
 
     Returns:
@@ -319,6 +321,8 @@ def choose_heads(
     threshold = selection_threshold(table, rules)
     if not len(manual_heads):
         return _choose_automatically(table, rules, threshold, (), ranked)
+    if force_manual:
+        return _force_manual(table, rules, threshold, manual_heads)
     passing, notes = _split_manual(table, rules, threshold, manual_heads)
     if passing:
         if len(passing) > rules.top_k:
@@ -363,6 +367,16 @@ def _split_manual(
     passing = tuple(score for score, failure in zip(scores, failures) if failure is None)
     notes = tuple(f"Manual head {score.name} was not used: {why}." for score, why in zip(scores, failures) if why)
     return passing, notes
+
+
+def _force_manual(
+    table: HeadTable, rules: SelectionRules, threshold: float, manual_heads: Sequence[tuple[int, int]]
+) -> HeadChoice:
+    """The manual heads as they are, with one sentence for each that fails the criteria."""
+    scores = _scores_of(table, manual_heads, "manual_heads")
+    failures = [_reason_to_reject(score, rules, threshold) for score in scores]
+    notes = (f"Manual head {score.name} is used although {why}." for score, why in zip(scores, failures) if why)
+    return HeadChoice(scores, "manual", tuple(notes))
 
 
 def _reason_to_reject(score: HeadScore, rules: SelectionRules, threshold: float) -> str | None:

@@ -19,6 +19,7 @@ from vlm.preparing import CollectionFailure, Picture, Prepared, Question, ahead,
 from vlm.prompt_encoding import EncodedPrompt
 from vlm.temporary_changes import (
     attention_backend,
+    attention_windows,
     kept_rows,
     only_layers,
     short_last_layer,
@@ -169,6 +170,8 @@ class AttentionCollector:
         """The record of one sample, checked."""
         sample = question.row.sample
         self._name_unknown(question.prompt.unknown_words, sample)
+        if question.row.as_typed != sample.query:
+            logger.info("The query of sample %r is read without the white space at its ends", sample.id)
         try:
             return CollectedAttention(
                 attention=reading.attention,
@@ -244,12 +247,21 @@ class AttentionCollector:
             language_model(
                 input_ids=torch.from_numpy(branches.ids).to(device),
                 position_ids=torch.from_numpy(branches.positions).to(device),
-                attention_mask=branches.mask(self.bundle.dtype, device),
+                attention_mask=self._branch_mask(branches),
                 past_key_values=cache,
                 use_cache=True,
                 output_attentions=True,
             )
         return torch.stack(rows).float().cpu().numpy()
+
+    def _branch_mask(self, branches: Branches) -> Any:
+        """One mask for all layers, or one for each kind where only some layers have a sliding window."""
+        bundle = self.bundle
+        masks = {
+            kind: branches.mask(bundle.dtype, bundle.device, window)
+            for kind, window in attention_windows(bundle.model.config.text_config).items()
+        }
+        return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _patch_range(self, prompt: EncodedPrompt) -> tuple[int, int]:
         """Positions of the patches: the image's, less a class token before them."""
@@ -314,6 +326,7 @@ class AttentionCollector:
             "id": sample.id,
             "image_file": sample.image_file,
             "query": sample.query,
+            "query_trimmed": question.row.as_typed != sample.query,
             "model_name": bundle.name,
             "image_size": list(picture.image_size_wh),
             "vis_len": picture.grid.num_cells,

@@ -25,7 +25,7 @@ from bbox import Box, box_iou, box_ious, cell_coverage, localize_each, smooth_ma
 from lab.heads.audit import SampleAudit, measure_auroc, measure_enrichment, measure_masks, measure_pointing
 from lab.records import Grid
 from lab.storage.files import JsonlLine, atomic_write, load_bbox_json, read_jsonl, save_json
-from lab.storage.paths import safe_name
+from lab.storage.paths import find_stem, safe_name
 
 DEFAULT_THRESHOLDS = (0.25, 0.5, 0.75)
 STATUSES = ("box", "null", "missing", "unreadable")
@@ -254,13 +254,16 @@ class _Prediction:
     problem: str = ""
 
 
+_ENDINGS = ("_bbox.json", "")  # a file, or a directory of the id's own
+
+
 def _read_predictions(pred_root: str | os.PathLike[str], truths: Sequence[Truth]) -> list[_Prediction]:
     """One prediction for each row; an error if none of them is there."""
     root = Path(pred_root)
     if not root.is_dir():
         raise FileNotFoundError(f"Expected --pred-root to be a directory, but there is none at {root}. Check the path.")
     present = set(os.listdir(root))
-    predictions = [_read_prediction(str(root), safe_name(truth.id), present) for truth in truths]
+    predictions = [_read_prediction(str(root), find_stem(truth.id, present, _ENDINGS), present) for truth in truths]
     if all(prediction.status == "missing" for prediction in predictions):
         raise ValueError(_explain_no_match(root, present, truths))
     return predictions

@@ -57,7 +57,7 @@ def picturebook_bundle() -> LlavaBundle:
     Raises:
         ValueError: If it is not there.
     """
-    return load_llava(str(PICTUREBOOK), device="cpu", dtype="float32")
+    return load_llava(str(PICTUREBOOK), device="cpu", dtype="float32", conv_mode="picturebook")
 
 
 def random_bundle(shape: Shape, name: str, device: str = "cpu") -> LlavaBundle:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from lab.records import Grid, HeadChoice, Localization
+
+FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_map_shape(maps: np.ndarray, grid: Grid, what: str) -> None:
@@ -68,3 +71,16 @@ def check_top_heads(
 def _by(pair: Sequence[int]) -> str:
     """Two numbers as people write a size."""
     return f"{pair[0]} x {pair[1]}"
+
+
+def check_figure_path(path: str | Path | None) -> None:
+    """Refuse a path of a kind that is not written; None, which is no file, is fine."""
+    if path is not None and Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(
+            f"Expected the path of a figure to end in .png, .pdf or .svg, but got {cut_short(str(path))}. Rename it."
+        )
+
+
+def cut_short(text: str, most: int = 100) -> str:
+    """What is quoted in a message: on one line, and of a long text only its end."""
+    return repr(text if len(text) <= most else "…" + text[-most:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -11,11 +11,11 @@ from PIL import Image
 
 from figures.layout import Slot
 from figures.overlay import fade, fit, lay_over
-from figures.page import Page, finish_page, key_items, pixel_size, put_text, start_page
+from figures.page import KeyItem, Page, finish_page, heat_item, pixel_size, put_text, start_page
 from figures.panels import draw_box, draw_picture
 from figures.records import FigurePath, GalleryEntry
 from figures.text import line_height, wrap
-from figures.theme import CAPTION_GAP, GAP, INK, LABEL_PT, NO_BOX, QUIET
+from figures.theme import CAPTION_GAP, GAP, LABEL_PT, NO_BOX, QUIET, VERMILION
 
 
 def draw_gallery(
@@ -24,6 +24,8 @@ def draw_gallery(
     ious: Sequence[float | None],
     *,
     title: str | None,
+    subtitle: str,
+    hit_at: float,
     width: float,
     row_height: float,
     dpi: int,
@@ -35,27 +37,61 @@ def draw_gallery(
     if not entries:
         raise ValueError("Expected at least one entry for a gallery, but got none. Give it some results.")
     rows = _gallery_rows([_slot_aspect(entry.image) for entry in entries], width, row_height)
-    captions = [_gallery_caption(*entry) for row in rows for entry in _row_rooms(entries, ious, row)]
+    captions: dict[int, _Caption] = {}
+    for row in rows:
+        for index in row.indices:
+            captions[index] = _gallery_caption(entries[index], ious[index], hit_at, _room(entries[index], row))
     tops, body_height = _gallery_tops(rows, captions)
-    truth_known = next((entry.truth_xyxy for entry in entries if entry.truth_xyxy is not None), None)
-    maps_shown = any(entry.map is not None for entry in entries)
-    items = key_items(truth_known, mask=False, heat=maps_shown)
-    page = start_page((width, body_height), title or "", "", items, dpi)
+    peak = _peak(entries)
+    page = start_page((width, body_height), title or "", subtitle, _key_items(entries, peak), dpi)
     for row, top in zip(rows, tops):
         left = 0.0
         for index in row.indices:
-            room = row.height * _slot_aspect(entries[index].image)
-            _draw_gallery_entry(page, entries[index], captions[index], Slot(left, top, room, row.height))
-            left += room + GAP
+            slot = Slot(left, top, _room(entries[index], row), row.height)
+            _draw_gallery_entry(page, entries[index], captions[index], slot, peak)
+            left += slot.width + GAP
     return finish_page(page, path)
 
 
-def _gallery_caption(entry: GalleryEntry, iou: float | None, room: float) -> list[str]:
-    """Lines above a picture of a gallery: the query in at most three lines, and the IoU."""
-    lines = wrap(entry.query.strip(), room, LABEL_PT, "bold", max_lines=3)
+def _peak(entries: Sequence[GalleryEntry]) -> float:
+    """The end of the one scale of all maps."""
+    return max((float(entry.map.max()) for entry in entries if entry.map is not None), default=0.0)
+
+
+def _key_items(entries: Sequence[GalleryEntry], peak: float) -> list[KeyItem]:
+    """What the footer explains."""
+    items = [KeyItem("predicted", "predicted box")]
+    if any(entry.truth_xyxy is not None for entry in entries):
+        items.append(KeyItem("truth", "ground truth"))
+    if any(entry.map is not None for entry in entries):
+        items.append(heat_item(peak, "attention in a cell; one scale for all maps"))
+    return items
+
+
+@dataclass(frozen=True)
+class _Caption:
+    """Lines above a picture: the query, then its score; a miss stands out."""
+
+    query: tuple[str, ...]
+    score: str
+    missed: bool
+
+    @property
+    def num_lines(self) -> int:
+        """Number of lines."""
+        return len(self.query) + bool(self.score)
+
+
+def _gallery_caption(entry: GalleryEntry, iou: float | None, hit_at: float, room: float) -> _Caption:
+    """The query in at most three lines, and the IoU; with a ground truth, whether it is a miss."""
+    lines = tuple(wrap(entry.query.strip(), room, LABEL_PT, "bold", max_lines=3))
     if entry.box_xyxy is None:
-        return [*lines, NO_BOX]
-    return lines if iou is None else [*lines, f"IoU {iou:.2f}"]
+        missed = entry.truth_xyxy is not None
+        return _Caption(lines, f"{NO_BOX}, miss" if missed else NO_BOX, missed)
+    if iou is None:
+        return _Caption(lines, "", False)
+    missed = iou < hit_at
+    return _Caption(lines, f"IoU {iou:.2f}{', miss' if missed else ''}", missed)
 
 
 @dataclass(frozen=True)
@@ -97,36 +133,34 @@ def _row_stretch(aspects: Sequence[float], width: float) -> float:
     return (width - GAP * (len(aspects) - 1)) / sum(aspects)
 
 
-def _row_rooms(
-    entries: Sequence[GalleryEntry], ious: Sequence[float | None], row: _GalleryRow
-) -> list[tuple[GalleryEntry, float | None, float]]:
-    """The row's entries, each with its IoU and the width of its place."""
-    return [(entries[index], ious[index], row.height * _slot_aspect(entries[index].image)) for index in row.indices]
+def _room(entry: GalleryEntry, row: _GalleryRow) -> float:
+    """Width of an entry's place in its row."""
+    return row.height * _slot_aspect(entry.image)
 
 
-def _gallery_tops(rows: Sequence[_GalleryRow], captions: Sequence[Sequence[str]]) -> tuple[list[float], float]:
+def _gallery_tops(rows: Sequence[_GalleryRow], captions: Mapping[int, _Caption]) -> tuple[list[float], float]:
     """Top of each row's pictures, and the height of all; captions stand above their pictures."""
     tops, cursor = [], 0.0
     for row in rows:
-        cursor += line_height(LABEL_PT) * max(len(captions[index]) for index in row.indices) + CAPTION_GAP
+        cursor += line_height(LABEL_PT) * max(captions[index].num_lines for index in row.indices) + CAPTION_GAP
         tops.append(cursor)
         cursor += row.height + 1.5 * GAP
     return tops, cursor - 1.5 * GAP
 
 
-def _draw_gallery_entry(page: Page, entry: GalleryEntry, caption: Sequence[str], slot: Slot) -> None:
+def _draw_gallery_entry(page: Page, entry: GalleryEntry, caption: _Caption, slot: Slot, peak: float) -> None:
     """Draw one picture of a gallery under its caption, as large as its place allows."""
-    top = page.top + slot.top - CAPTION_GAP - len(caption) * line_height(LABEL_PT)
-    for row, line in enumerate(caption):
-        is_score = row == len(caption) - 1 and (line == NO_BOX or line.startswith("IoU "))
-        weight, color = ("normal", QUIET) if is_score else ("bold", INK)
-        line_top = top + row * line_height(LABEL_PT)
-        put_text(page, page.left + slot.left, line_top, line, LABEL_PT, weight=weight, color=color)
+    top = page.top + slot.top - CAPTION_GAP - caption.num_lines * line_height(LABEL_PT)
+    for row, line in enumerate(caption.query):
+        put_text(page, page.left + slot.left, top + row * line_height(LABEL_PT), line, LABEL_PT, weight="bold")
+    score_top = top + len(caption.query) * line_height(LABEL_PT)
+    color = VERMILION if caption.missed else QUIET
+    put_text(page, page.left + slot.left, score_top, caption.score, LABEL_PT, color=color)
     scale = min(slot.width / entry.image.width, slot.height / entry.image.height)
     fitted = Slot(slot.left, slot.top, entry.image.width * scale, entry.image.height * scale)
     pixels = fit(entry.image, pixel_size(page, fitted))
     if entry.map is not None and entry.grid is not None:
-        pixels = lay_over(fade(pixels), entry.map, entry.grid, entry.image.size)
+        pixels = lay_over(fade(pixels), entry.map, entry.grid, entry.image.size, peak)
     place = draw_picture(page, fitted, pixels, entry.image.size)
     draw_box(page, place, "predicted", entry.box_xyxy, weight=0.7)
     draw_box(page, place, "truth", entry.truth_xyxy, weight=0.8)

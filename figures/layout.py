@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from figures.text import line_height, text_width
-from figures.theme import GAP, LABEL_PT, MAX_BODY_WH, MIN_ROOM, PANEL_AREA, SMALL_PT
+from figures.theme import GAP, LABEL_PT, MAX_BODY_WH, MIN_ROOM, PANEL_AREA, PANELS_OF_A_SCREEN, SMALL_PT
 
 DETAIL_SEPARATOR = " · "
 
@@ -78,10 +78,12 @@ def plan_body(aspect: float, labels: Sequence[Label]) -> _Body:
     # A hero beside a single row, or above a single column, would be as large as the others, but out of line.
     ways += [(_hero_left_body, across) for across in range(1, count)]
     ways += [(_hero_above_body, across) for across in range(2, count + 1)]
-    return max((_shrunk(planner, aspect, labels, across) for planner, across in ways), key=_merit)
+    limits_wh = MAX_BODY_WH[0], MAX_BODY_WH[1] * max(1.0, (count + 1) / PANELS_OF_A_SCREEN)
+    bodies = (_shrunk(planner, aspect, labels, across, limits_wh) for planner, across in ways)
+    return max(bodies, key=lambda body: _merit(body, limits_wh))
 
 
-def _merit(body: _Body) -> float:
+def _merit(body: _Body, limits_wh: tuple[float, float]) -> float:
     """Share of the paper used well, times size of the small pictures, less for pages far from 1.7 : 1.
 
     A hero of more than four times the others' area is no more use to the eye.
@@ -89,18 +91,19 @@ def _merit(body: _Body) -> float:
     width, height = body.size_wh
     small = body.slots[0].width * body.slots[0].height
     covered = (min(body.hero.width * body.hero.height, 4.3 * small) + small * len(body.slots)) / (width * height)
-    oversize = max(1.0, width / MAX_BODY_WH[0], height / MAX_BODY_WH[1])
-    return (
-        oversize**-6 * covered**3 * (small / PANEL_AREA) ** 0.7 * math.exp(-0.3 * abs(math.log(width / height / 1.7)))
-    )
+    oversize = max(1.0, width / limits_wh[0], height / limits_wh[1])
+    shape = math.exp(-0.3 * abs(math.log(width / height / 1.7)))
+    return float(oversize**-6 * covered**3 * (small / PANEL_AREA) ** 0.7 * shape)
 
 
-def _shrunk(planner: Callable[..., _Body], aspect: float, labels: Sequence[Label], across: int) -> _Body:
+def _shrunk(
+    planner: Callable[..., _Body], aspect: float, labels: Sequence[Label], across: int, limits_wh: tuple[float, float]
+) -> _Body:
     """The planner's arrangement with pictures of `PANEL_AREA`, or as much smaller as the largest page demands."""
     height = math.sqrt(PANEL_AREA / aspect)
     for _ in range(6):
         body = planner(aspect, labels, across, height)
-        shrink = min(MAX_BODY_WH[0] / body.size_wh[0], MAX_BODY_WH[1] / body.size_wh[1])
+        shrink = min(limits_wh[0] / body.size_wh[0], limits_wh[1] / body.size_wh[1])
         if shrink >= 1:
             break
         height *= shrink

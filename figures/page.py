@@ -61,36 +61,40 @@ class _PagePixels(BboxImage):
 
 
 @dataclass(frozen=True)
-class _KeyItem:
-    """One entry of the footer: the kind of sign and what it means."""
+class KeyItem:
+    """One entry of the footer: the kind of sign, what it means, and the numbers at the ends of a colour bar."""
 
     sign: str
     text: str
+    ends: tuple[str, str] = ("", "")
+
+    @property
+    def sign_left(self) -> float:
+        """Where the sign begins, in inches: after a colour bar's lower number."""
+        return text_width(self.ends[0], SMALL_PT) + 0.05 if self.ends[0] else 0.0
 
     @property
     def sign_width(self) -> float:
         """Width of the sign in inches."""
-        return 1.1 if self.sign == "heat" else 0.26
+        return 1.3 if self.sign == "heat" else 0.26
+
+    @property
+    def words(self) -> str:
+        """What stands behind the sign."""
+        return f"{self.ends[1]}  {self.text}" if self.ends[1] else self.text
 
     @property
     def width(self) -> float:
         """Width of sign and text in inches."""
-        return self.sign_width + 0.07 + text_width(self.text, SMALL_PT)
+        return self.sign_left + self.sign_width + 0.07 + text_width(self.words, SMALL_PT)
 
 
-def key_items(truth_xyxy: Box | None, *, mask: bool = True, heat: bool = True) -> list[_KeyItem]:
-    """What the footer explains."""
-    items = [_KeyItem("predicted", "predicted box")]
-    if truth_xyxy is not None:
-        items.append(_KeyItem("truth", "ground truth"))
-    if mask:
-        items.append(_KeyItem("mask", "mask"))
-    if heat:
-        items.append(_KeyItem("heat", "attention, 0 to each map's peak"))
-    return items
+def heat_item(peak: float, text: str) -> KeyItem:
+    """The colour bar from 0 to `peak`, the attention with the strongest colour."""
+    return KeyItem("heat", text, ("0", f"{peak:.2g}"))
 
 
-def start_page(body_wh: tuple[float, float], title: str, subtitle: str, items: Sequence[_KeyItem], dpi: int) -> Page:
+def start_page(body_wh: tuple[float, float], title: str, subtitle: str, items: Sequence[KeyItem], dpi: int) -> Page:
     """Make a figure around a body of the given size and draw its header and footer."""
     width = max(body_wh[0], MIN_PAGE_WIDTH)
     header = [(line, TITLE_PT, "bold", INK) for line in wrap(title, width, TITLE_PT, "bold")]
@@ -126,9 +130,9 @@ def finish_page(page: Page, path: FigurePath) -> Figure:
     return page.figure
 
 
-def _flow(items: Sequence[_KeyItem], width: float) -> list[list[_KeyItem]]:
+def _flow(items: Sequence[KeyItem], width: float) -> list[list[KeyItem]]:
     """Break the footer's entries into rows that fit."""
-    rows: list[list[_KeyItem]] = [[]]
+    rows: list[list[KeyItem]] = [[]]
     used = 0.0
     for item in items:
         if rows[-1] and used + item.width > width:
@@ -139,11 +143,11 @@ def _flow(items: Sequence[_KeyItem], width: float) -> list[list[_KeyItem]]:
     return rows
 
 
-def _draw_key_row(page: Page, items: Sequence[_KeyItem], top: float) -> None:
+def _draw_key_row(page: Page, items: Sequence[KeyItem], top: float) -> None:
     """Draw a row of the footer."""
     left = MARGIN
     for item in items:
-        slot = Slot(left + 0.01, top + 0.03, item.sign_width - 0.02, 0.12)
+        slot = Slot(left + item.sign_left + 0.01, top + 0.03, item.sign_width - 0.02, 0.12)
         if item.sign == "heat":
             _paint_heat_bar(page, slot)
         else:
@@ -151,7 +155,9 @@ def _draw_key_row(page: Page, items: Sequence[_KeyItem], top: float) -> None:
             left_px, top_px = slot.left * page.figure.dpi, slot.top * page.figure.dpi
             width_px, height_px = pixel_size(page, slot)
             draw_frame(page, item.sign, (left_px, top_px, left_px + width_px, top_px + height_px), 0.8)
-        put_text(page, left + item.sign_width + 0.07, top + 0.015, item.text, SMALL_PT, color=QUIET)
+        put_text(page, left, top + 0.015, item.ends[0], SMALL_PT, color=QUIET)
+        words_left = left + item.sign_left + item.sign_width + 0.07
+        put_text(page, words_left, top + 0.015, item.words, SMALL_PT, color=QUIET)
         left += item.width + KEY_GAP
 
 

@@ -13,7 +13,7 @@ from figures.overlay import border_segments
 from figures.page import Page, draw_frame, paint, put_text
 from figures.records import Box
 from figures.text import line_height, text_width
-from figures.theme import FAINT, LABEL_PT, QUIET, SMALL_PT, STROKES
+from figures.theme import FAINT, LABEL_PT, MASK_INSET_PT, MOST_INSET, QUIET, SMALL_PT, STROKES
 from lab.records import Grid
 
 
@@ -27,7 +27,7 @@ class _Place:
 
     def points(self, points_xy: np.ndarray) -> np.ndarray:
         """Points `[..., 2]` of the original image, cut to it, on the page."""
-        return np.clip(points_xy, 0, self.image_size_wh) * self.scale_xy + self.offset_xy
+        return np.asarray(np.clip(points_xy, 0, self.image_size_wh) * self.scale_xy + self.offset_xy)
 
     def box(self, box_xyxy: Box) -> Box:
         """A box of the original image, cut to it, on the page."""
@@ -64,10 +64,14 @@ def draw_box(page: Page, place: _Place, sign: str, box_xyxy: Box | None, weight:
 
 
 def draw_cell_outline(page: Page, place: _Place, cell_mask: np.ndarray, grid: Grid) -> None:
-    """Draw the border between the cells of the mask and the others."""
-    segments = place.points(border_segments(cell_mask, grid))
+    """Draw the border of the mask, just within it, so that it does not lie on the line of its tight box."""
+    inset = [
+        min(MASK_INSET_PT / 72 * page.figure.dpi / scale, MOST_INSET * cell)
+        for scale, cell in zip(place.scale_xy, (grid.cell_w, grid.cell_h))
+    ]
+    segments = place.points(border_segments(cell_mask, grid, (inset[0], inset[1])))
     segments = segments[np.any(segments[:, 0] != segments[:, 1], axis=1)]
     for color, line_width, _ in STROKES["mask"]:
         lines = LineCollection(list(segments), colors=color, linewidths=line_width, capstyle="projecting")
-        lines.set_transform(page.to_figure)
+        lines.set(transform=page.to_figure, zorder=Rectangle.zorder)  # then boxes drawn later lie above
         page.figure.add_artist(lines)

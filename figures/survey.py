@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from figures.checks import finite_array, spread_or_none
 from figures.paper import (
+    add_footer,
     add_legend,
+    count_text,
     finish_axes,
     paper_figure,
     series_style,
@@ -25,9 +28,12 @@ from figures.text import font_families
 from figures.theme import BLUE, FAINT, GREY, INK, MOST_NUMBERED_CELLS, PAPER_PT, VERMILION
 from figures.writing import write_figure
 
+SAME_SHARE = 1e-9
+"""Shares of the same samples that differ by less are equal: what is left is rounding."""
+
 
 def draw_elbow(
-    path: FigurePath, mean_sums: np.ndarray, threshold: float, *, title: str = "Criterion 1: attention sum"
+    path: FigurePath, mean_sums: np.ndarray, threshold: float, *, title: str, num_samples: int | None, dpi: int
 ) -> Figure:
     """Draw the sorted mean attention sums of all heads, their chord, and the threshold at the elbow.
 
@@ -36,7 +42,7 @@ def draw_elbow(
     ordered = np.sort(finite_array("mean_sums", mean_sums).ravel())
     ranks = np.arange(1, ordered.size + 1)
     kept = ordered >= threshold
-    figure, (axes,) = paper_figure(3.6, 2.6)
+    figure, axes = paper_figure(3.6, 2.6, dpi)
     axes.plot(ranks[[0, -1]], ordered[[0, -1]], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="chord")
     axes.plot(ranks, ordered, color=GREY, linewidth=1.2)
     axes.fill_between(ranks, 0, ordered, where=kept, color=BLUE, alpha=0.15, linewidth=0)
@@ -46,6 +52,7 @@ def draw_elbow(
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     finish_axes(axes, title, "heads, by ascending sum", "mean attention sum over the image")
+    add_footer(figure, [count_text(num_samples, "sample")])
     # Below the chord the curve leaves the upper left free, above it the lower right.
     is_above = ordered.mean() > ordered[[0, -1]].mean()
     add_legend(axes, "lower right" if is_above else "upper left")
@@ -59,8 +66,11 @@ def draw_layer_head_map(
     title: str,
     colorbar_label: str,
     *,
-    marked: Sequence[tuple[int, int]] = (),
-    percent: bool = False,
+    marked: Sequence[tuple[int, int]],
+    marked_as: str,
+    percent: bool,
+    num_samples: int | None,
+    dpi: int,
 ) -> Figure:
     """Draw a value for each head as a map of layers (down) by heads (across).
 
@@ -73,15 +83,16 @@ def draw_layer_head_map(
             raise ValueError(
                 f"Expected marked heads to lie in {layers} layers x {heads} heads, but got L{layer}H{head}."
             )
-    map_height = min(max(min(3.1 * layers / heads, 0.45 * layers), 1.2), 6.0)
-    figure, (axes,) = paper_figure(3.9, map_height + 0.75)
+    map_height = min(max(min(3.1 * layers / heads, 0.45 * layers), 1.5), 6.0)
+    figure, axes = paper_figure(3.9, map_height + 0.75, dpi)
     shown = axes.imshow(values, cmap="cividis", aspect="auto", interpolation="nearest", vmin=min(0.0, values.min()))
     for layer, head in marked:
         _frame_cell(axes, layer, head)
     if max(values.shape) <= MOST_NUMBERED_CELLS:
         _write_cells(axes, values, percent)
     names = ", ".join(f"L{layer}H{head}" for layer, head in marked)
-    finish_axes(axes, f"{title}\nframed: {names}" if names else title, "head", "layer", grid_axis=None)
+    finish_axes(axes, f"{title}\n{marked_as} {names}" if names else title, "head", "layer", grid_axis=None)
+    add_footer(figure, [count_text(num_samples, "sample")])
     axes.tick_params(length=2)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=9, min_n_ticks=1))
@@ -97,10 +108,13 @@ def draw_head_frequency_bars(
     path: FigurePath,
     names: Sequence[str],
     frequency: Sequence[float],
-    sd: Sequence[float] | None = None,
+    sd: Sequence[float] | None,
     *,
-    num_fixed: int = 3,
-    title: str = "Selection frequency of the top heads",
+    fixed: Sequence[str],
+    num_samples: int | None,
+    sd_label: str,
+    title: str,
+    dpi: int,
 ) -> Figure:
     """Draw how often each of the top heads was chosen, best first, with its spread over trials.
 
@@ -108,24 +122,42 @@ def draw_head_frequency_bars(
     """
     values = finite_array("frequency", frequency, length=len(names))
     spread = spread_or_none(sd, len(names))
-    rows = np.arange(len(names))
-    figure, (axes,) = paper_figure(3.6, 0.75 + 0.21 * len(names))
-    axes.barh(rows[:num_fixed], values[:num_fixed], height=0.72, color=BLUE, label="fixed heads")
-    if len(names) > num_fixed:
-        axes.barh(rows[num_fixed:], values[num_fixed:], height=0.72, color=FAINT, label="others")
-        add_legend(axes, "lower right")
+    tied = [bool((np.abs(values - value) < SAME_SHARE).sum() > 1) for value in values]
+    figure, axes = paper_figure(3.8, 0.8 + 0.21 * len(names), dpi)
+    colors = [BLUE if name in fixed else FAINT for name in names]
+    axes.barh(np.arange(len(names)), values, height=0.72, color=colors, edgecolor=GREY, linewidth=0.4)
+    _write_shares(axes, values, spread, tied)
+    axes.set_yticks(np.arange(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    finish_axes(axes, title, "samples that chose the head", "", "x")
+    missing = [name for name in fixed if name not in names]
+    notes = [
+        count_text(num_samples, "sample"),
+        f"whiskers: {sd_label}" if spread is not None else "",
+        "tie: chosen equally often" if any(tied) else "",
+        f"fixed, but not among these: {', '.join(missing)}" if missing else "",
+    ]
+    add_footer(figure, notes, _bar_signs(colors))
+    write_figure(figure, path)
+    return figure
+
+
+def _write_shares(axes: Axes, values: np.ndarray, spread: np.ndarray | None, tied: Sequence[bool]) -> None:
+    """Draw whiskers, write each share behind its bar's end or whisker, and leave room for the words."""
+    rows = np.arange(len(values))
     if spread is not None:
         axes.errorbar(values, rows, xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2, capthick=0.9)
     ends = values + (0 if spread is None else spread)
     for row, (value, end) in enumerate(zip(values, ends)):
-        write_note(axes, end, row, f" {value:.0%}", ha="left", va="center")
-    axes.set_yticks(rows, list(names))
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, max(float(ends.max()) * 1.16, 1e-3))
+        write_note(axes, end, row, f" {value:.1%}{'  tie' if tied[row] else ''}", ha="left", va="center")
+    axes.set_xlim(0, max(float(ends.max()) * (1.32 if any(tied) else 1.2), 1e-3))
     set_percent_ticks(axes.xaxis, float(ends.max()))
-    finish_axes(axes, title, "samples that chose the head" + ("" if spread is None else " (± sd over trials)"), "", "x")
-    write_figure(figure, path)
-    return figure
+
+
+def _bar_signs(colors: Sequence[str]) -> list[Artist]:
+    """Say which bars are which."""
+    meanings = {BLUE: "fixed heads, the ones used", FAINT: "other heads"}
+    return [Patch(color=color, label=meaning) for color, meaning in meanings.items() if color in colors]
 
 
 def draw_frequency_vs_samples(
@@ -135,7 +167,9 @@ def draw_frequency_vs_samples(
     sd: np.ndarray | None,
     names: Sequence[str],
     *,
-    title: str = "Selection frequency against samples",
+    band_label: str,
+    title: str,
+    dpi: int,
 ) -> Figure:
     """Draw how the selection frequency of each head settles as samples are added.
 
@@ -145,7 +179,7 @@ def draw_frequency_vs_samples(
     shape = (len(names), counts.size)
     curves = finite_array("frequency", frequency, shape=shape)
     bands = None if sd is None else finite_array("sd", sd, shape=shape)
-    figure, (axes,) = paper_figure(3.6, 2.6)
+    figure, axes = paper_figure(3.6, 2.6, dpi)
     for index, name in enumerate(names):
         color, marker = series_style(index)
         axes.plot(counts, curves[index], color=color, marker=marker, markersize=3.5, linewidth=1.3, label=name)
@@ -159,6 +193,7 @@ def draw_frequency_vs_samples(
     axes.set_ylim(0, min(1.02, float(curves.max()) * 1.3 + 0.02))
     set_percent_ticks(axes.yaxis, float(curves.max()))
     finish_axes(axes, title, "number of samples", "samples that chose the head")
+    add_footer(figure, ["" if bands is None else f"bands: {band_label}"])
     add_legend(axes, "best", columns=1 if len(names) <= 4 else 2)
     write_figure(figure, path)
     return figure

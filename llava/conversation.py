@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass, replace
 from typing import Callable
 
 from llava.constants import IM_END_TOKEN, IM_START_TOKEN, IMAGE_PLACEHOLDER, IMAGE_TOKEN
 
+# Word for word the system text that the authors of arXiv 2503.06287 found their heads with, in their public code.
+REFERSEG_SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
 HUMAN_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
@@ -101,6 +107,26 @@ def get_template(key: str) -> PromptTemplate:
     raise ValueError(f"Expected model.conv_mode to be one of {', '.join(TEMPLATES)}, but got {key!r}.{hint}")
 
 
+def template_of_prompt(prompt: str, query: str) -> str | None:
+    """Which template made a prompt, told by its words.
+
+    A name can come to mean other words: files from before `referseg` was the published prompt say `referseg` and hold
+    what is called `picturebook` now.
+
+    Args:
+        prompt: The whole prompt, `<image>` standing for the image, as stored in `meta`.
+        query: The query in it.
+
+    Returns:
+        Key of the template, the first where several say the same; None if no template makes this prompt.
+    """
+    for key, template in TEMPLATES.items():
+        with contextlib.suppress(ValueError):
+            if template.prompt(query) == prompt:
+                return key
+    return None
+
+
 def _question(query: str, use_im_start_end: bool) -> list[PromptPart]:
     """The query with its image."""
     text = query.replace(IMAGE_PLACEHOLDER, IMAGE_TOKEN)
@@ -155,7 +181,9 @@ _V1 = PromptTemplate("v1", USER_SYSTEM, "USER", "ASSISTANT", _space_separated)
 TEMPLATES: dict[str, PromptTemplate] = {
     template.key: template
     for template in (
-        PromptTemplate("referseg", HUMAN_SYSTEM, "", "", _system_on_its_own_line),
+        PromptTemplate("referseg", REFERSEG_SYSTEM, "", "", _system_on_its_own_line),
+        # What the picture-book model was trained with, under the name of `referseg` at the time.
+        PromptTemplate("picturebook", HUMAN_SYSTEM, "", "", _system_on_its_own_line),
         PromptTemplate("plain", "", "", "", _nothing_but_a_newline),
         # Vicuna's v0 opens with a worked example on energy; LLaVA's own v0, meant here, does not.
         PromptTemplate("v0", HUMAN_SYSTEM, "Human", "Assistant", _hash_separated),

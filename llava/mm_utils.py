@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def restore_bos(tokenizer: Any, settings: Mapping[str, Any]) -> None:
-    """Make a LLaMA tokenizer open sequences with BOS where its settings leave that open.
-
-    Transformers 4 takes it for granted; transformers 5 only does it if tokenizer_config.json or tokenizer.json says so.
+def opens_with_bos(settings: Mapping[str, Any], *, is_llama: bool) -> bool | None:
+    """Whether sequences begin with BOS, by a tokenizer's settings.
 
     Args:
-        tokenizer: Any transformers tokenizer; changed in place.
         settings: Its tokenizer_config.json.
+        is_llama: Whether a tokenizer whose class is not named is LLaMA's, which begins with BOS unless told otherwise.
+
+    Returns:
+        True or False, or None where the tokenizer itself knows best.
     """
-    is_llama = str(settings.get("tokenizer_class", "LlamaTokenizer")).startswith("LlamaTokenizer")
-    if is_llama and settings.get("add_bos_token") is None and not adds_bos(tokenizer):
-        tokenizer.add_bos_token = True
+    told = settings.get("add_bos_token")
+    if told is not None:
+        return bool(told)
+    names_llama = str(settings.get("tokenizer_class", "LlamaTokenizer")).startswith("LlamaTokenizer")
+    return True if is_llama and names_llama else None
 
 
 def pads_to_square(image_aspect_ratio: str) -> bool:
@@ -40,6 +43,16 @@ def pads_to_square(image_aspect_ratio: str) -> bool:
 def text_ids(text: str, tokenizer: Any) -> list[int]:
     """Token ids of a text, without special tokens."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def piece_ids(text: str, tokenizer: Any) -> list[int]:
+    """Token ids of a piece of a prompt, without special tokens, its leading blank kept."""
+    return text_ids(leading_blank(text, tokenizer) + text, tokenizer)
+
+
+def leading_blank(text: str, tokenizer: Any) -> str:
+    """A blank to put before a text that begins with one, where the tokenizer would swallow it; else nothing."""
+    return " " if text.startswith(" ") and tokenizer.is_fast and swallows_leading_space(tokenizer) else ""
 
 
 def swallows_leading_space(tokenizer: Any) -> bool:

@@ -87,7 +87,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     options = parser.parse_args(arguments)
     from vlm.loading import load_llava
 
-    shares = answer_accuracy(load_llava(options.model, device=options.device), options.dataset_jsonl)
+    shares = answer_accuracy(
+        load_llava(options.model, device=options.device, conv_mode="picturebook"), options.dataset_jsonl
+    )
     for name in sorted(shares, key=lambda name: (name != "all", name != "binding", name)):
         print(f"{name:24s} {shares[name]:.3f}")
 

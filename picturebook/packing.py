@@ -13,7 +13,7 @@ from llava.constants import IMAGE_TOKEN
 from picturebook.expressions import answer_words, sample_expressions
 from picturebook.scenes import Scene
 from picturebook.shards import Shard
-from picturebook.vocabulary import BOS, EOS, referseg_frame, split_words, vocabulary
+from picturebook.vocabulary import BOS, EOS, prompt_frame, split_words, vocabulary
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
@@ -75,11 +75,11 @@ class Packer:
     """Writes queries about drawn scenes and packs them with the prompt that the pipeline uses."""
 
     def __init__(self, num_patches: int, queries: int) -> None:
-        """Remember the sizes and split the `referseg` prompt at the image."""
+        """Remember the sizes and split the prompt at the image."""
         self.words = vocabulary()
         self.num_patches = num_patches
         self.queries = queries
-        before, after = referseg_frame()
+        before, after = prompt_frame()
         self.before = [self.words[BOS], *self._encode(before)]
         self.after = self._encode(after)
 

@@ -15,7 +15,7 @@ SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN, IMAGE_TOKEN)
 
 def vocabulary() -> dict[str, int]:
     """Map each token to its index: special tokens, the newline, the prompt's words, then the world's words."""
-    words = sorted({*split_words("".join(referseg_frame())), *all_words()} - {"\n"})
+    words = sorted({*split_words("".join(prompt_frame())), *all_words()} - {"\n"})
     return {token: index for index, token in enumerate([*SPECIAL_TOKENS, "\n", *words])}
 
 
@@ -24,9 +24,9 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"\n|\w+|[^\w\s]", text.lower())
 
 
-def referseg_frame() -> tuple[str, str]:
-    """What the `referseg` prompt puts before the image, and between the image and the query."""
-    parts = get_template("referseg").parts("query")
+def prompt_frame() -> tuple[str, str]:
+    """What the `picturebook` prompt puts before the image, and between the image and the query."""
+    parts = get_template("picturebook").parts("query")
     image = [part.name for part in parts].index("image")
     after = "".join(part.text for part in parts[image + 1 :])
     return "".join(part.text for part in parts[:image]), after[: after.index("query")]

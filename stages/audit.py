@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class TruthCheck:
     """What the comparison with ground truth gave: summary, named scores, files."""
 
     lines: list[str]
-    scores: dict[str, float]
+    scores: dict[str, Any]
     written: list[Path]
 
 
@@ -75,6 +75,7 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
     fixed = [[layer * num_heads + head for layer, head in heads]]
     head_sets = np.concatenate([np.array(fixed), draw_random_sets(heads, num_layers, num_heads)])
     ious: list[float] = []
+    scored = " ".join(f"L{layer}H{head}" for layer, head in plan.fixed_heads or ()) or "per image"
 
     def audits() -> Iterator[SampleAudit]:
         for found in read_each(paths, lambda path: _measure(path, truths, head_sets, plan), settings, "audit"):
@@ -87,12 +88,12 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
     if not settings.data.audit:
         for _ in audits():
             pass
-        return TruthCheck(_describe_scores(ious, len(truths), origin), _scores(ious), [])
+        return TruthCheck(_describe_scores(ious, len(truths), origin), {"heads": scored, **_scores(ious)}, [])
     audit = summarize_audit(
         audits(), frequency=selection.frequency, fixed=heads, skip_layers=settings.logic.skip_layers
     )
     lines = [*_describe_scores(ious, len(truths), origin), *_describe_audit(audit)]
-    return TruthCheck(lines, _scores(ious), _write_audit(directory, audit, survey, settings))
+    return TruthCheck(lines, {"heads": scored, **_scores(ious)}, _write_audit(directory, audit, survey, settings))
 
 
 def _read_truths(settings: Settings) -> dict[str, Box]:
@@ -106,11 +107,11 @@ def _box_plan(settings: Settings, selection: DatasetSelection) -> tuple[Plan, st
     """How boxes are made for the scores: heads of the file, if there is one, else as the threshold's scope says."""
     logic = settings.logic
     if logic.heads_file is not None and Path(find_in_project(logic.heads_file)).is_file():
-        return make_plan(settings, Steps(box=True)), f"heads of {logic.heads_file}"
+        return make_plan(settings, Steps(box=True)), f"fixed heads of {logic.heads_file}"
     free = dataclasses.replace(settings, logic=dataclasses.replace(logic, heads_file=None))
     if logic.threshold.scope == "sample":
-        return Plan(free, Steps(box=True)), "heads chosen for each image"
-    return Plan(free, Steps(box=True), fixed_heads=tuple(selection.heads)), "the heads found here"
+        return Plan(free, Steps(box=True)), "heads chosen per image"
+    return Plan(free, Steps(box=True), fixed_heads=tuple(selection.heads)), "fixed heads, found here"
 
 
 def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan: Plan) -> _Measured:
@@ -147,7 +148,7 @@ def _heads_per_image(table: HeadTable, plan: Plan) -> tuple[tuple[int, int], ...
 
 def _scores(ious: Sequence[float]) -> dict[str, float]:
     values = np.array(ious)
-    rates = {f"acc@{threshold:g}": float((values >= threshold).mean()) for threshold in IOU_THRESHOLDS}
+    rates = {f"Acc@{threshold:g}": float((values >= threshold).mean()) for threshold in IOU_THRESHOLDS}
     return {"mean IoU": float(values.mean()), **rates}
 
 

@@ -13,10 +13,11 @@ from lab.config.settings import Settings
 from lab.heads.heads_file import hash_inputs
 from lab.heads.trials import TrialStatistics, trial_indices
 from stages.audit import check_against_truth
+from stages.earlier_selections import refuse_to_overwrite_selection, remove_earlier_selection
 from stages.plan import selection_rules
 from stages.selection_outputs import describe_selection, draw_selection, write_selection
 from stages.summaries import describe_files
-from stages.survey import Survey, attention_dirs, read_survey
+from stages.survey import Survey, attention_dirs, read_survey, settings_of_survey
 
 
 def run_batch_analyze(settings: Settings) -> StageResult:
@@ -32,13 +33,17 @@ def run_batch_analyze(settings: Settings) -> StageResult:
         What was found; files and figures are written on the way.
 
     Raises:
-        ValueError: There is no usable file, or the files are of several models.
+        ValueError: There is no usable file, the files are of several models, or results of other settings are there.
     """
     survey = read_survey(settings)
+    directory = Path(settings.data.analysis_dir or attention_dirs(settings)[0])
+    settings = settings_of_survey(survey, settings)
+    refuse_to_overwrite_selection(directory, settings)
     selection = select_dataset_heads(survey.scores, selection_rules(settings))
     trials = _compare_trials(survey, settings)
-    directory = Path(settings.data.analysis_dir or attention_dirs(settings)[0])
-    written = write_selection(directory, survey, selection, trials, hash_inputs(survey.ids, survey.scores))
+    remove_earlier_selection(directory)
+    digest = hash_inputs(survey.ids, survey.scores)
+    written = write_selection(directory, survey, selection, trials, digest, settings.logic)
     if settings.save_fig:
         written += draw_selection(directory, survey, selection, trials)
     lines = describe_selection(survey, selection, trials)

@@ -66,6 +66,7 @@ def choose_for(
         rules=selection_rules(plan.settings),
         fixed_heads=plan.fixed_heads,
         manual_heads=plan.settings.logic.manual_head_indices,
+        force_manual=plan.settings.logic.force_manual_heads,
         ranked=ranked,
     )
     level = logging.INFO if plan.settings.logic.manual_heads else logging.DEBUG

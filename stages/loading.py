@@ -34,7 +34,7 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
     Returns:
         The collector.
     """
-    from llava.model.checkpoint_files import export_cache_dir
+    from llava.model.hub import export_cache_dir
 
     export_cache_dir(model.cache_dir)  # transformers reads it when it is imported, below
     from collector import AttentionCollector

@@ -74,7 +74,7 @@ class Plan:
         """The settings that results depend on, as dotted keys with plain values."""
         settings = self.settings
         logic = dataclasses.asdict(settings.logic)
-        del logic["heads_file"], logic["force_heads_file"]
+        del logic["heads_file"], logic["force_heads_file"], logic["audit_margin"]
         heads = self.fixed_heads
         logic["fixed_heads"] = None if heads is None else [f"L{layer}H{head}" for layer, head in heads]
         model = {key: getattr(settings.model, key) for key in SHAPING_MODEL_KEYS}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Sequence, Set
+from itertools import chain
 from typing import TYPE_CHECKING, Union
 
 from lab.datasets.rows import RowFailure
@@ -36,11 +37,33 @@ def run_samples(samples: Sequence[Sample], plan: Plan, collector: Collector) -> 
     Raises:
         OSError: Results cannot be written; samples that were begun are finished first.
     """
+    yield from run_calls([samples], frozenset(sample.id for sample in samples), plan, collector)
+
+
+def run_calls(
+    calls: Sequence[Sequence[Sample]], pending: Set[str], plan: Plan, collector: Collector
+) -> Generator[Outcome, None, None]:
+    """Collect attention call by call, and finish the samples that are still to be done; the others only keep company.
+
+    Args:
+        calls: The samples of each call of the collector, see `stages.sharing.plan_calls`.
+        pending: Ids of the samples to finish.
+        plan: What to make, and how.
+        collector: Runs the model.
+
+    Yields:
+        The results or the failure of each pending sample, in order.
+
+    Raises:
+        OSError: Results cannot be written; samples that were begun are finished first.
+    """
 
     def finish(collected: Collected) -> Outcome:
         return _finish_or_fail(collected, plan)
 
-    yield from map_in_background(finish, collector.collect(samples), workers=plan.settings.storage.workers)
+    collected = chain.from_iterable(collector.collect(samples) for samples in calls)
+    wanted = (item for item in collected if item.sample.id in pending)
+    yield from map_in_background(finish, wanted, workers=plan.settings.storage.workers)
 
 
 def _finish_or_fail(collected: Collected, plan: Plan) -> Outcome:

@@ -13,6 +13,8 @@ from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention
 from lab.storage.paths import OutputPaths
 from stages.choosing import choose_for, chosen_maps, localize_choice, rank_sample, score_sample
+from stages.earlier_results import refuse_other_ranking
+from stages.model_settings import META_KEY, record_model
 from stages.plan import Plan, find_in_project
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def finish_sample(collected: CollectedAttention, plan: Plan, paths: OutputPaths)
     if steps.analysis or steps.box:
         result = _choose(result, plan)
     if steps.analysis:
+        refuse_other_ranking(plan, result.ranked, paths)
         files.save_analysis(paths.analysis, result.ranked)
         written.append(paths.analysis)
     if result.choice is not None:
@@ -97,6 +100,8 @@ def _localize_and_draw(result: ItemResult, choice: HeadChoice, plan: Plan, paths
 
 def _write_attention(collected: CollectedAttention, plan: Plan, paths: OutputPaths) -> list[Path]:
     storage = plan.settings.storage.attention
+    meta = {**collected.meta, META_KEY: record_model(plan.settings.model)}
+    collected = dataclasses.replace(collected, meta=meta)
     path = paths.attention(storage.compress)
     meta = save_attention(path, collected, dtype=storage.dtype, compress=storage.compress, level=storage.level)
     files.save_meta_json(paths.meta_json, meta)

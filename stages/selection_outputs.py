@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from analyze import frequency_by_size
 from lab.command_line.tables import format_table
+from lab.config.settings import LogicSettings
 from lab.heads.head_scores import DatasetSelection, count_rows, head_record, selection_record
 from lab.heads.heads_file import heads_file_from_selection, write_heads_file
 from lab.heads.trials import TrialStatistics
@@ -28,6 +29,7 @@ def write_selection(
     selection: DatasetSelection,
     trials: Optional[TrialStatistics],
     digest: str,
+    logic: LogicSettings,
 ) -> list[Path]:
     """Write the selection as JSON, the counts as CSV, and the heads as a heads file.
 
@@ -37,6 +39,7 @@ def write_selection(
         selection: What the data set chose.
         trials: Its spread over trials, if there were some.
         digest: Hash of what was read.
+        logic: The settings that it was made with; they are recorded.
 
     Returns:
         Paths of the three files.
@@ -46,7 +49,7 @@ def write_selection(
     json_path = directory / "batch_selected_heads.json"
     csv_path = directory / "batch_selected_heads_counts.csv"
     heads_path = directory / "heads.yaml"
-    files.save_json(json_path, record)
+    files.save_json(json_path, {**record, "settings": dataclasses.asdict(logic)})
     write_csv(csv_path, count_rows(selection))
     rules = dataclasses.asdict(selection.rules)
     write_heads_file(heads_path, heads_file_from_selection(selection, rules=rules, **made_with))

@@ -11,6 +11,8 @@ from lab.command_line.results import StageResult
 from lab.config.settings import Settings
 from lab.datasets.rows import RowFailure
 from lab.records import Sample
+from lab.storage.paths import OutputPaths
+from stages.earlier_results import refuse_to_overwrite, remove_stale
 from stages.loading import CollectorLoader
 from stages.plan import Steps, make_plan
 from stages.running import run_samples
@@ -29,11 +31,16 @@ def run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> Stage
         What was found; the files are written on the way.
 
     Raises:
-        ValueError: The sample failed.
+        ValueError: The sample failed, or there are results of something else under its name.
     """
     plan = make_plan(settings, steps)
     sample = Sample(single_id(settings), settings.data.image_file or "", settings.data.query or "")
-    with closing(run_samples([sample], plan, load(settings.model, plan.stop_layer))) as results:
+    paths = OutputPaths(settings.result_dir, sample.id, settings.logic.top_k)
+    refuse_to_overwrite(plan, sample, paths)
+    collector = load(settings.model, plan.stop_layer)
+    if settings.data.overwrite:
+        remove_stale(plan, [(sample, paths)])
+    with closing(run_samples([sample], plan, collector)) as results:
         result = next(results)
     if isinstance(result, RowFailure):
         raise ValueError(result.reason)

@@ -6,13 +6,15 @@ from lab.command_line.results import StageResult
 from lab.config.settings import Settings
 from lab.storage.attention_files import load_attention
 from lab.storage.paths import OutputPaths, find_attention_file
+from stages.earlier_results import refuse_to_overwrite, remove_of_other_settings
+from stages.model_settings import settings_of_file
 from stages.plan import Steps, make_plan
 from stages.sample import finish_sample
 from stages.showing import show_and_describe
 
 
 def run_stored(settings: Settings, steps: Steps) -> StageResult:
-    """Finish a stored attention file; the results go beside it.
+    """Finish a stored attention file with the settings of its own model; the results go beside it.
 
     Args:
         settings: The whole configuration.
@@ -20,8 +22,14 @@ def run_stored(settings: Settings, steps: Steps) -> StageResult:
 
     Returns:
         What was found; the files are written on the way.
+
+    Raises:
+        ValueError: There are results of other settings beside the file, or it is of a model that is not known.
     """
-    plan = make_plan(settings, steps)
     path = find_attention_file(settings.data.attention_file or "")
     collected = load_attention(path, settings.data.image_file)
-    return show_and_describe(finish_sample(collected, plan, OutputPaths.beside(path, settings.logic.top_k)))
+    plan = make_plan(settings_of_file(collected.meta, settings, path), steps)
+    paths = OutputPaths.beside(path, settings.logic.top_k)
+    refuse_to_overwrite(plan, collected.sample, paths)
+    remove_of_other_settings(plan, paths)
+    return show_and_describe(finish_sample(collected, plan, paths))

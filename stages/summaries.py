@@ -10,7 +10,8 @@ from lab.command_line.tables import format_table
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization
 
 RANKED_HEADS_SHOWN = 10
-SOURCES = {"automatic": "chosen for this image", "manual": "manual heads", "heads_file": "from the heads file"}
+ANSWER_LENGTH = 400
+SOURCES = {"automatic": "per image", "manual": "manual", "heads_file": "fixed"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class BatchCounts:
 
 
 def describe_sample(collected: CollectedAttention) -> list[str]:
-    """Say what was asked of which image, and how much attention is there."""
+    """Say what was asked of which image, what the model answered if it did, and how much attention is there."""
     sample, (width, height) = collected.sample, collected.image_size_wh
     size = f"{collected.num_layers} layers x {collected.num_heads} heads x {collected.grid.num_cells} image tokens"
+    answer = collected.meta.get("generated_text")
     return [
         f"query   {sample.query!r} in {sample.image_file or '(unknown image)'} ({width} x {height} px)",
+        *([] if answer is None else [f"answer  {str(answer)[:ANSWER_LENGTH]!r}"]),
         f"attn    {size}",
     ]
 

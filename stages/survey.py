@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, TypeVar, Union
+from typing import Any, Callable, TypeVar, Union
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
 from stages.choosing import score_sample
+from stages.model_settings import META_KEY, settings_of_file
 
 logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+
+_MADE_WITH_KEYS = ("model_name", "prompt_template", META_KEY)
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,13 @@ class Source:
         path: The file.
         id: Identifier of its sample.
         origin: What it says of its making.
+        made_with: What it says of the settings that belong to its model.
     """
 
     path: Path
     id: str
     origin: Origin
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,8 @@ def read_each(
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
     collected = load_attention(path)
-    source = Source(path, collected.sample.id, _origin_of(collected, settings))
+    made_with = {key: collected.meta[key] for key in _MADE_WITH_KEYS if key in collected.meta}
+    source = Source(path, collected.sample.id, _origin_of(collected, settings), made_with)
     return source, score_sample(collected, settings)
 
 
@@ -179,6 +185,34 @@ def _origin_of(collected: CollectedAttention, settings: Settings) -> Origin:
         model_name=str(meta.get("model_name") or settings.model.name),
         template=str(meta.get("prompt_template") or settings.model.conv_mode),
     )
+
+
+def settings_of_survey(survey: Survey, settings: Settings) -> Settings:
+    """Take what belongs to a model from the attention files, and all else from the configuration.
+
+    Args:
+        survey: The files that were read.
+        settings: The whole configuration.
+
+    Returns:
+        The configuration for these files.
+
+    Raises:
+        ValueError: The files say different things, or nothing is known of their model.
+    """
+    sources: dict[str, Source] = {}
+    for source in survey.sources:
+        sources.setdefault(repr(sorted(source.made_with.items())), source)
+    first, *others = sources.values()
+    chosen = settings_of_file(first.made_with, settings, first.path)
+    for other in others:
+        if settings_of_file(other.made_with, settings, other.path).logic != chosen.logic:
+            raise ValueError(
+                "Expected all attention files to be collected with the same settings of their model, but got others in "
+                f"{first.path} and {other.path}. Set {', '.join(f'logic.{key}' for key in settings.follows_model)} to "
+                "what is to be taken."
+            )
+    return chosen
 
 
 def _check_origin(source: Source, before: Sequence[Source]) -> None:

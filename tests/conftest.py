@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,17 @@ def make_image(tmp_path: Path) -> Callable[..., str]:
     return make
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how to get this order of the tests again."""
+    seed = config.getoption("randomly_seed", None)
+    if isinstance(seed, int):
+        terminalreporter.write_line(f"The order of the tests was random; make test SEED={seed} gives it again.")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that no worker is left with one of them at the end."""
+    """Begin with the files that take longest, so that no worker is left with one of them at the end.
+
+    Within a file, and among the others, the order stays random.
+    """
     longest_first = ("test_readme", "test_end_to_end", "test_benchmarks", "test_picturebook_train", "test_pipeline")
     items.sort(key=lambda item: next((n for n, name in enumerate(longest_first) if name in item.nodeid), 99))

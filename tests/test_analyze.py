@@ -369,6 +369,16 @@ class TestChooseHeads:
             "No manual head passed, so the heads were chosen automatically.",
         )
 
+    def test_forced_manual_heads_are_used_whatever_the_criteria_say(self):
+        manual = [(1, 1), (2, 2), (3, 1)]
+        choice = choose_heads(self.table, rules=self.rules, manual_heads=manual, force_manual=True)
+        assert (choice.indices, choice.source) == (tuple(manual), "manual")
+        assert choice.notes == (
+            "Manual head L1H1 is used although the first 2 layers are left out.",
+            "Manual head L2H2 is used although its attention sum 0.1 is below the threshold 0.4.",
+            "Manual head L3H1 is used although its map has no component.",
+        )
+
     def test_more_manual_heads_than_top_k(self):
         choice = choose_heads(self.table, rules=self.rules, manual_heads=[(2, 0), (2, 1), (3, 0)])
         assert choice.indices == ((2, 0), (2, 1))

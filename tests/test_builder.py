@@ -3,13 +3,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_checkpoints as tiny
 
-from llava.model.checkpoint_files import CACHE_VARIABLES, export_cache_dir
+from llava.model.hub import CACHE_VARIABLES, Listing, announce_download, export_cache_dir, look_up
 from vlm.device import choose_device
 from vlm.loading import load_llava
 
@@ -318,7 +322,9 @@ def test_missing_and_broken_shards(original):
     path = original()
     shard = path / "pytorch_model-00002-of-00002.bin"
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(ValueError, match="00002-of-00002.bin to hold tensors and nothing else, but got a broken"):
+    with pytest.raises(
+        ValueError, match="00002-of-00002.bin to be a whole file of weights, but got an archive without its end"
+    ):
         load(path)
     shard.unlink()
     with pytest.raises(ValueError, match="to hold pytorch_model-00002-of-00002.bin, but got a directory without it"):
@@ -403,7 +409,202 @@ def test_options_are_checked_before_anything_is_loaded(options, message):
         load("/nowhere/at/all", **options)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 13476931111\n"
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 700
+    return str(error.value)
+
+
+@pytest.fixture
+def checkpoint(request, original, hugging_face):
+    """Both formats, with one file of weights each."""
+    return hugging_face if request.param == "hugging face" else original(weights="safetensors")
+
+
+both_formats = pytest.mark.parametrize("checkpoint", ["hugging face", "original"], indirect=True)
+
+
+@both_formats
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.model", "tokenizer_config.json", "config.json"])
+def test_git_lfs_pointers_are_told_from_files(checkpoint, file):
+    (checkpoint / file).write_bytes(POINTER)
+    with pytest.raises(ValueError, match=f"{file} to be the file itself, but got a Git LFS pointer") as error:
+        load(checkpoint)
+    assert "git lfs pull" in one_line(error)
+
+
+@both_formats
+@pytest.mark.parametrize("kept", [0, 5, 100, -1], ids=["nothing", "five", "a hundred", "all but one"])
+def test_weights_cut_off(checkpoint, kept):
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match="model.safetensors to be a whole file of weights, but got") as error:
+        load(checkpoint)
+    assert "Download it again" in one_line(error)
+
+
+@both_formats
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", "{", '{"a": ' * 3000 + "1" + "}" * 3000, "\ufeff[1]"],
+    ids=["list", "number", "brace", "deep", "marked list"],
+)
+def test_config_that_is_no_mapping(checkpoint, content):
+    (checkpoint / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Expected \S*config.json to (be JSON|hold named values)") as error:
+        load(checkpoint)
+    one_line(error)
+
+
+@both_formats
+@pytest.mark.parametrize("value", ["a", 0, -3, 2.5, True, [4], 10**9], ids=str)
+def test_sizes_that_are_no_numbers(checkpoint, value):
+    config = json.loads((checkpoint / "config.json").read_text())
+    config.get("text_config", config)["num_hidden_layers"] = value
+    tiny.write_json(checkpoint / "config.json", config)
+    with pytest.raises(ValueError, match="num_hidden_layers in .*config.json.* to be a whole number from 1") as error:
+        load(checkpoint)
+    one_line(error)
+
+
+@pytest.mark.parametrize("value", [tiny.VOCABULARY + 1, -1, "x"], ids=str)
+def test_image_token_outside_the_vocabulary(hugging_face, value):
+    config = json.loads((hugging_face / "config.json").read_text())
+    config.pop("image_token_id", None)
+    tiny.write_json(hugging_face / "config.json", {**config, "image_token_index": value})
+    with pytest.raises(ValueError, match=r"(image_token_index|describe a LLaVA model)") as error:
+        load(hugging_face)
+    assert "config.json" in one_line(error)
+
+
+@both_formats
+def test_quantised_checkpoints(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    tiny.write_json(checkpoint / "config.json", {**config, "quantization_config": settings})
+    with pytest.raises(ValueError, match="but got quantised ones .'bitsandbytes'.*Use the checkpoint that") as error:
+        load(checkpoint)
+    one_line(error)
+
+
+def test_key_of_the_vision_tower_misspelt(original):
+    path = original()
+    config = json.loads((path / "config.json").read_text())
+    config["vision_tower"] = config.pop("mm_vision_tower")
+    tiny.write_json(path / "config.json", config)
+    with pytest.raises(ValueError, match="vision tower under mm_vision_tower, but got vision_tower. Rename the key"):
+        load(path)
+
+
+# Tokenizers ---------------------------------------------------------------------------------------------------------
+
+
+def write_other_tokenizer(path, words):
+    """A word-level tokenizer of so many words in place of the checkpoint's own."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    for file in (*path.glob("tokenizer*"), *path.glob("special_tokens_map.json")):
+        file.unlink()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(path)
+
+
+@both_formats
+@pytest.mark.parametrize("words", [5000, 40])
+def test_tokenizer_of_another_vocabulary(checkpoint, words):
+    write_other_tokenizer(checkpoint, words)
+    with pytest.raises(ValueError, match=rf"vocab_size 42[01], but got one of {words} tokens. Put the") as error:
+        load(checkpoint)
+    one_line(error)
+
+
+@both_formats
+def test_tokenizer_that_is_another_file(checkpoint):
+    (checkpoint / "tokenizer.json").unlink(missing_ok=True)
+    (checkpoint / "tokenizer.model").write_bytes(b"no tokenizer at all")
+    with pytest.raises(ValueError, match="tokenizer") as error:
+        load(checkpoint)
+    assert str(checkpoint) in one_line(error)
+
+
+TOKENIZER_SETTINGS = {
+    "plain": {"tokenizer_class": "LlamaTokenizer"},
+    "legacy": {"tokenizer_class": "LlamaTokenizer", "legacy": True},
+    "not legacy": {"tokenizer_class": "LlamaTokenizer", "legacy": False},
+    "fast": {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True},
+    "no prefix": {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False},
+}
+
+
+@both_formats
+@pytest.mark.parametrize("settings", TOKENIZER_SETTINGS)
+@pytest.mark.parametrize("query", ["the bird", "A Bird", "in <image> the Bird", "  two  blanks"])
+def test_ids_are_those_of_sentencepiece(checkpoint, settings, query, tokenizer_model):
+    """Also for a checkpoint with `tokenizer.model` alone, whose first `▁` transformers 5 loses."""
+    import sentencepiece
+
+    for file in ("tokenizer.json", "special_tokens_map.json", "added_tokens.json"):
+        (checkpoint / file).unlink(missing_ok=True)
+    tiny.write_json(checkpoint / "tokenizer_config.json", TOKENIZER_SETTINGS[settings])
+    bundle = load(checkpoint)
+    encode = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_model)).encode
+    before, after = bundle.template.prompt(query).split("<image>")
+    assert list(bundle.encode(query).input_ids) == [1, *encode(before), *[tiny.VOCABULARY] * 16, *encode(after)]
+
+
+@both_formats
+@pytest.mark.parametrize("told", [True, False])
+def test_bos_is_as_the_settings_say(checkpoint, told, tokenizer_model):
+    """Though tokenizer.json has no template that writes it, or one that does."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    writer = load(checkpoint).tokenizer
+    template = {"single": "$A"} if told else {"single": "<s> $A", "special_tokens": [("<s>", 1)]}
+    writer.backend_tokenizer.post_processor = processors.TemplateProcessing(**template)
+    writer.backend_tokenizer.save(str(checkpoint / "tokenizer.json"))
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": told, **tokens}
+    tiny.write_json(checkpoint / "tokenizer_config.json", settings)
+    plain = PreTrainedTokenizerFast(tokenizer_file=str(checkpoint / "tokenizer.json"), **tokens)
+    assert (plain("a").input_ids[0] == 1) is not told
+    assert (load(checkpoint).encode("the bird").input_ids[0] == 1) is told
+
+
+def test_bos_that_cannot_be_written_is_refused(hugging_face):
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True}
+    tiny.write_json(hugging_face / "tokenizer_config.json", settings)
+    (hugging_face / "special_tokens_map.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="to begin every sequence with BOS.*bos_token None") as error:
+        load(hugging_face)
+    one_line(error)
+
+
+def test_ids_that_cannot_be_mended_are_refused(hugging_face, tmp_path):
+    """A tokenizer.json whose pieces have other numbers than tokenizer.model's."""
+    content = json.loads((hugging_face / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    names = sorted(vocabulary, key=vocabulary.get)
+    content["model"]["vocab"] = dict(zip([*names[:259], *reversed(names[259:])], range(len(names))))
+    tiny.write_json(hugging_face / "tokenizer.json", content)
+    with pytest.raises(ValueError, match=r"to give the ids .* of \S*tokenizer.model for .*but got .*Fetch") as error:
+        load(hugging_face)
+    one_line(error)
+
+
 # Hub and cache ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def forget_look_ups():
+    look_up.cache_clear()
+    yield
+    look_up.cache_clear()
 
 
 @pytest.fixture
@@ -415,8 +616,6 @@ def offline(monkeypatch):
 
 def put_into_cache(cache, repository, directory):
     """Lay files out as the hub's client does."""
-    import shutil
-
     root = cache / f"models--{repository.replace('/', '--')}"
     shutil.copytree(directory, root / "snapshots" / ("0" * 40))
     (root / "refs").mkdir()
@@ -451,6 +650,141 @@ def test_missing_vision_tower_is_named(offline, tmp_path, original):
 def test_path_that_is_not_there(offline):
     with pytest.raises(ValueError, match="neither a directory nor a repository id"):
         load("examples/models/nowhere")
+
+
+@pytest.mark.parametrize("name", ["/nope", "./nope", "~/nope", "a/b/c", "C:/models/llava"])
+def test_paths_are_not_advised_to_be_downloaded(name):
+    with pytest.raises(ValueError, match="model.name to be a directory or a repository id.*Check the path") as error:
+        load(name)
+    assert "download" not in one_line(error)
+
+
+def test_foreign_path_of_a_vision_tower(original):
+    path = original(tower="/home/somebody/clip-vit")
+    with pytest.raises(ValueError, match="Expected mm_vision_tower in config.json of .*'/home/somebody/clip") as error:
+        load(path)
+    assert "download" not in one_line(error)
+
+
+def test_checkpoint_given_as_cache(offline, hugging_face):
+    with pytest.raises(
+        ValueError, match=f"is a checkpoint itself rather than a cache: give it as model.name={hugging_face}"
+    ):
+        load("some/model", cache_dir=str(hugging_face))
+
+
+class FakeHub:
+    """A hub with some repositories, made of directories, that counts what it is asked."""
+
+    def __init__(self, repositories, *, error=None):
+        self.repositories, self.error = repositories, error
+        self.looked_up, self.fetched = [], []
+
+    def model_info(self, _, name, **options):
+        self.looked_up.append(name)
+        if self.error:
+            raise self.error
+        files = sorted(self.repositories[name].iterdir())
+        return SimpleNamespace(
+            siblings=[SimpleNamespace(rfilename=file.name, size=file.stat().st_size) for file in files]
+        )
+
+    def download(self, name, file, *, cache_dir, revision, local_files_only):
+        if local_files_only:
+            return self.genuine(name, file, cache_dir=cache_dir, revision=revision, local_files_only=True)
+        self.fetched.append(file)
+        path = Path(cache_dir, f"models--{name.replace('/', '--')}", "snapshots", "0" * 40, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.repositories[name] / file, path)
+        return str(path)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Gives a function that puts a fake in the hub's place."""
+    import huggingface_hub
+
+    def put(repositories, **options):
+        fake = FakeHub(repositories, **options)
+        fake.genuine = huggingface_hub.hf_hub_download
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **rest: fake.model_info(*args, **rest))
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake.download)
+        return fake
+
+    return put
+
+
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_full_cache_is_used_after_one_failed_look_up(hub, revision, tmp_path, original, hugging_face, model, tower):
+    cache = tmp_path / "cache"
+    put_into_cache(cache, "tiny/original", original(tower="tiny/clip"))
+    put_into_cache(cache, "tiny/clip", tower)
+    put_into_cache(cache, "tiny/hf", hugging_face)
+    fake = hub({}, error=ConnectionError("[Errno -2] Name or service not known"))
+    assert_same_weights(load("tiny/hf", cache_dir=str(cache), revision=revision).model, model)
+    assert fake.looked_up == ["tiny/hf"]
+    assert_same_weights(load("tiny/original", cache_dir=str(cache), revision=revision).model, model)
+    assert fake.looked_up == ["tiny/hf", "tiny/original", "tiny/clip"]
+
+
+def test_without_network_and_cache_one_line_says_all(hub, tmp_path, caplog):
+    fake = hub({}, error=ConnectionError("[Errno -2] Name or service not known"))
+    message = r"whose config.json is neither in the cache .* \(\[Errno -2\] Name or service not known\).*about 13.5 GB"
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match=message) as error:
+        load("liuhaotian/llava-v1.5-7b", cache_dir=str(tmp_path))
+    one_line(error)
+    assert fake.looked_up == ["liuhaotian/llava-v1.5-7b"]
+    assert not caplog.records
+
+
+def test_download_is_announced_before_its_first_byte(hub, tmp_path, original, hugging_face, tower, model, caplog):
+    cache = str(tmp_path / "cache")
+    (hugging_face / "flax_model.msgpack").write_bytes(b"not needed")
+    fake = hub({"tiny/hf": hugging_face, "tiny/original": original(tower="tiny/clip"), "tiny/clip": Path(tower)})
+    fetched_at = []
+    handler = logging.Handler()
+    handler.emit = lambda record: fetched_at.append((record.getMessage(), len(fake.fetched)))
+    logging.getLogger("llava.model.hub").addHandler(handler)
+    with caplog.at_level(logging.INFO):
+        assert_same_weights(load("tiny/hf", cache_dir=cache, dtype="float32").model, model)
+        assert_same_weights(load("tiny/original", cache_dir=cache).model, model)
+    logging.getLogger("llava.model.hub").removeHandler(handler)
+    (first, before), (second, _), (third, _) = fetched_at
+    assert before == 0
+    assert re.fullmatch(
+        rf"Downloading tiny/hf: 0.0 GB in \d+ files, to {cache}; its weights .* 0.0 GB of memory", first
+    )
+    assert second.startswith("Downloading tiny/original:")
+    assert third.startswith("Downloading tiny/clip:")
+    assert "flax_model.msgpack" not in fake.fetched
+
+
+def test_sizes_of_an_announcement(hub, tmp_path, caplog, monkeypatch):
+    siblings = {"config.json": 2000, "pytorch_model-00001-of-00002.bin": 9_500_000_000, "model.fp16.safetensors": 9}
+    siblings |= {"pytorch_model-00002-of-00002.bin": 4_000_000_000, "mm_projector.bin": 41_000_000}
+    listing = Listing(siblings)
+    assert listing.needed() == ["config.json", *(name for name in siblings if name.startswith("pytorch"))]
+    monkeypatch.setattr("llava.model.hub.look_up", lambda name, revision: listing)
+    with caplog.at_level(logging.INFO):
+        announce_download("some/model", None, str(tmp_path), 4)
+    assert caplog.messages == [
+        f"Downloading some/model: 13.5 GB in 3 files, to {tmp_path}; its weights will take about 27.0 GB of memory"
+    ]
+
+
+def test_download_that_breaks_off(hub, tmp_path, hugging_face, monkeypatch):
+    fake = hub({"tiny/hf": hugging_face})
+
+    def fail(*args, **options):
+        raise OSError("connection reset\nby peer")
+
+    monkeypatch.setattr(fake, "download", fail)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(
+        ValueError, match="config.json of 'tiny/hf' to come from the hub, .*Run the same command"
+    ) as error:
+        load("tiny/hf", cache_dir=str(tmp_path))
+    one_line(error)
 
 
 def test_cache_dir_and_revision_reach_every_from_pretrained(hugging_face, monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from vlm import prefix_sharing, preparing
 from vlm.images import load_image
 from vlm.loading import load_llava
 from vlm.prompt_encoding import encode_prompt
-from vlm.temporary_changes import unused_vision_layers
+from vlm.temporary_changes import attention_windows, unused_vision_layers
 
 torch = pytest.importorskip("torch")
 
@@ -187,6 +187,72 @@ def test_rows_of_576_visual_tokens(bundle, pictures):
     assert_close(collect(toy, samples, batch_size=2), toy, samples)
 
 
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory):
+    """A Mistral that looks 9 positions back, in a prompt where the image alone takes 16."""
+    root = tmp_path_factory.mktemp("mistral")
+    model = tiny.random_model(text={"sliding_window": 9, "model_type": "mistral"}, family="Mistral")
+    return load_llava(str(tiny.write_hugging_face(root / "model", model, tiny.train_sentencepiece(root / "tokenizer"))))
+
+
+@pytest.mark.parametrize("use_generate", [False, True], ids=["forward", "generate"])
+def test_sliding_window_shorter_than_the_prompt(use_generate, windowed, pictures):
+    samples = [
+        Sample(str(n), pictures[n % 2], query) for n, query in enumerate(["dog", "a cat", "dog.", "on it", "ox"])
+    ]
+    results = collect(windowed, samples, batch_size=2, use_generate=use_generate)
+    assert_close(results, windowed, samples)
+    seen = [(result.attention > 0).any(axis=(0, 1)).sum() for result in results]
+    assert 0 < max(seen) < 9
+
+
+def test_windows_of_each_kind_of_layer():
+    both = SimpleNamespace(sliding_window=5, layer_types=["sliding_attention", "full_attention", "sliding_attention"])
+    assert attention_windows(both) == {"sliding_attention": 5, "full_attention": None}
+    assert attention_windows(SimpleNamespace(sliding_window=5)) == {"sliding_attention": 5}
+    assert attention_windows(SimpleNamespace(sliding_window=None, layer_types=None)) == {"full_attention": None}
+
+
+@pytest.mark.parametrize("use_generate", [False, True], ids=["forward", "generate"])
+def test_white_space_at_the_ends_of_a_query_is_left_out(use_generate, bundle, pictures, caplog):
+    typed = ["dog", " dog", "dog\n", "\t dog  "]
+    samples = [Sample(str(n), pictures[0], query) for n, query in enumerate(typed)]
+    with caplog.at_level(logging.INFO):
+        results = collect(bundle, samples, use_generate=use_generate, max_new_tokens=2)
+    assert_close(results, bundle, [dataclasses.replace(sample, query="dog") for sample in samples])
+    assert [result.meta["query"] for result in results] == ["dog"] * 4
+    assert [result.meta["query_trimmed"] for result in results] == [False, True, True, True]
+    assert caplog.text.count("without the white space at its ends") == 3
+
+
+# The published prompt, by hand --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_generate", [False, True], ids=["forward", "generate"])
+def test_published_prompt_in_the_original_layout(use_generate, checkpoints, pictures):
+    """Ids written by SentencePiece from the authors' sentence, and one whole eager forward of the stock model."""
+    import sentencepiece
+
+    system = (
+        "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+        "provides, and assist the user with a variety of tasks using natural language."
+    )
+    tokens = sentencepiece.SentencePieceProcessor(model_file=str(checkpoints["original"] / "tokenizer.model"))
+    bundle = load_llava(str(checkpoints["original"]), conv_mode="referseg")
+    for path, query in zip(pictures, ["the bird on the branch", "birds.", "A dog"]):
+        before, after = tokens.encode(f"{system}\n"), tokens.encode(f"\n{query}")
+        ids = [1, *before, *[tiny.VOCABULARY] * 16, *after]
+        pixels, _ = bundle.image_preprocessor(load_image(path))
+        with torch.inference_mode():
+            outputs = bundle.model(
+                input_ids=torch.tensor([ids]), pixel_values=torch.from_numpy(pixels)[None], output_attentions=True
+            )
+        image = slice(1 + len(before), 17 + len(before))
+        expected = torch.stack([layer[0, :, -1, image] for layer in outputs.attentions]).numpy()
+        (result,) = collect(bundle, [Sample("a", path, query)], use_generate=use_generate, max_new_tokens=2)
+        assert np.abs(result.attention - expected).max() < 1e-5
+
+
 # Order, streams, memory ---------------------------------------------------------------------------------------------
 
 
@@ -349,7 +415,7 @@ def test_bad_samples_do_not_end_the_run(bundle, pictures, tmp_path):
         Sample("broken", str(broken), "dog"),
         Sample("two images", pictures[0], "<image> and <image> dog"),
         Sample("no text after", pictures[0], "dog <image>"),
-        Sample("too long", pictures[0], "dog " * 700),
+        Sample("too long", pictures[0], " ".join(["dog"] * 700)),
         Sample("also good", pictures[0], "cat"),
     ]
     results = collect(bundle, samples, batch_size=2)

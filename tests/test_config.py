@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,12 @@ from omegaconf import OmegaConf
 
 from lab.command_line.quoting import quote_text_values, quote_value
 from lab.config import schema as config
+from lab.config.fields import group_names, known_keys, limits, text_keys
 from lab.config.help_page import help_text
+from lab.config.path_keys import expand_paths, path_keys
 from lab.config.schema import register_schema, validate
-from lab.config.settings import STAGES, ConfigError, Settings, model_directory_name
+from lab.config.settings import STAGES, ConfigError, HeadIndex, Settings, model_directory_name
+from lab.config.values import Between
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -51,8 +55,8 @@ def compose_once(*overrides: str):
 
 def compose_config(*overrides: str):
     """Let Hydra choose the groups and judge the keys; set known keys on a copy of that, which is what Hydra does."""
-    sets_known_key = [override.partition("=")[0] in config.known_keys() for override in overrides]
-    names_group = [override.partition("=")[0] in {"model", "logic", "data", "storage"} for override in overrides]
+    sets_known_key = [override.partition("=")[0] in known_keys() for override in overrides]
+    names_group = [override.partition("=")[0] in group_names() for override in overrides]
     direct = [known and not group for known, group in zip(sets_known_key, names_group)]
     cfg = copy.deepcopy(compose_once(*(override for override, is_direct in zip(overrides, direct) if not is_direct)))
     for override, is_direct in zip(overrides, direct):
@@ -101,14 +105,14 @@ def test_every_key_of_the_readme_exists_and_is_spelt_out_in_yaml(group: str) -> 
     for path in (CONF / group).glob("*.yaml"):
         written = OmegaConf.to_container(OmegaConf.merge(written, yaml.safe_load(path.read_text())))
     for key in README_KEYS[group].split():
-        assert f"{group}.{key}".lstrip(".") in config.known_keys()
+        assert f"{group}.{key}".lstrip(".") in known_keys()
         node = written
         for part in key.split("."):
             assert part in node
             node = node[part]
 
 
-@pytest.mark.parametrize("group", ["data", "logic", "model", "storage"])
+@pytest.mark.parametrize("group", ["data", "figures", "logic", "model", "storage"])
 def test_every_option_of_every_group_composes_and_passes_its_checks(group: str) -> None:
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     assert options
@@ -166,9 +170,58 @@ def test_settings_are_frozen() -> None:
         settings.logic.top_k = 1  # type: ignore[misc]
 
 
-def test_manual_heads_are_read_in_order() -> None:
-    settings = settings_of("logic.manual_heads=[{layer: 14, head: 24}, {layer: 3, head: 1}]")
+def test_a_default_is_the_same_in_yaml_and_in_the_schema() -> None:
+    """Both are written for people to read; only the heads of the default model are named in YAML alone."""
+    composed = settings_of()
+    assert dataclasses.replace(composed, model=dataclasses.replace(composed.model, heads_file=None)) == Settings()
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "[{layer: 14, head: 24}, {layer: 3, head: 1}]",
+        "[L14H24,L3H1]",
+        "[l14h24, L03H01]",
+        "[L14H24,{layer: 3, head: 1}]",
+        "'L14H24, L3H1'",
+    ],
+)
+def test_manual_heads_are_read_in_order_as_people_spell_them(spelling: str) -> None:
+    settings = settings_of(f"logic.manual_heads={spelling}")
     assert settings.logic.manual_head_indices == ((14, 24), (3, 1))
+    assert settings.logic.manual_heads == [HeadIndex(14, 24), HeadIndex(3, 1)]
+
+
+def test_forced_heads_are_all_used() -> None:
+    heads = "logic.manual_heads=[L1H0,L1H1,L1H2,L1H3]"
+    assert settings_of(heads).logic.top_k == 3
+    assert settings_of(heads, "logic.force_manual_heads=true").logic.top_k == 4
+    assert settings_of("logic.manual_heads=[L1H0]", "logic.force_manual_heads=true").logic.top_k == 3
+
+
+@pytest.mark.parametrize(("value", "formats"), [("pdf", ("pdf",)), ("[png,svg]", ("png", "svg"))], ids=["one", "two"])
+def test_figures_are_written_in_one_format_or_several(value: str, formats: tuple[str, ...]) -> None:
+    assert settings_of(f"figures.format={value}").figures.formats == formats
+
+
+def test_every_number_has_bounds() -> None:
+    keys = {key for key, kind in known_keys().items() if {int, float} & {kind, *typing.get_args(kind)}}
+    assert keys
+    assert keys <= {key for key, limit in limits().items() if isinstance(limit, Between)}
+
+
+@pytest.mark.parametrize("key", sorted(path_keys()))
+def test_every_path_expands_the_home_directory(key: str, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    group, _, name = key.partition(".")
+    settings = expand_paths(settings_of(f"{key}='~/x'"))
+    assert getattr(getattr(settings, group), name) == f"{tmp_path}/x"
+
+
+def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = expand_paths(settings_of("data.batch_attention_dir=['~/a',b]"))
+    assert settings.data.attention_dirs == ("/home/me/a", "b")
 
 
 # Mistakes
@@ -185,7 +238,10 @@ def test_manual_heads_are_read_in_order() -> None:
         ("+data.qeury=x", r"got 'data\.qeury'\. Did you mean 'data\.query'\?"),
         ("+nonsense=x", r"got 'nonsense'\. See python pipeline\.py --help"),
         ("~data.query", r"Expected data\.query to be set, but got a request to remove it"),
-        ("logic.manual_heads=[{layr: 1, head: 2}]", r"got 'layr'\. Did you mean 'logic\.manual_heads\.layer'\?"),
+        (
+            "logic.manual_heads=[{layr: 1, head: 2}]",
+            r"such as \[L14H24, L14H13\] or .*, but got \{'layr': 1, 'head': 2\}",
+        ),
         ("model=llava15_7", r"one of .*picturebook, but got 'llava15_7'\. Did you mean model=llava15_7b\?"),
         ("logic=papre", r"Did you mean logic=paper\?"),
         ("logic.top_k=three", r"Expected logic\.top_k to be a whole number, but got.*'three'"),
@@ -198,33 +254,36 @@ def test_manual_heads_are_read_in_order() -> None:
         ("logic.threshold=3", r"Expected logic\.threshold to be a valid value"),
         ("data.query=[a,b]", r"Expected data\.query to be text or null"),
         ("data.image_file={a: 1}", r"Expected data\.image_file to be text or null"),
-        ("logic.top_k=0", r"Expected logic\.top_k to be at least 1, but got 0"),
-        ("logic.skip_layers=-1", r"logic\.skip_layers to be at least 0"),
-        ("logic.smoothing.sigma=-1", r"logic\.smoothing\.sigma to be at least 0, but got -1"),
-        ("logic.smoothing.sigma=nan", r"logic\.smoothing\.sigma to be at least 0, but got nan"),
-        ("logic.smoothing.sigma=inf", r"logic\.smoothing\.sigma to be at least 0, but got inf"),
-        ("logic.smoothing.truncate=0", r"logic\.smoothing\.truncate to be at least 0\.5"),
+        ("logic.top_k=0", r"Expected logic\.top_k to be between 1 and 10000, but got 0"),
+        ("logic.skip_layers=-1", r"logic\.skip_layers to be between 0 and 10000"),
+        ("logic.smoothing.sigma=-1", r"logic\.smoothing\.sigma to be between 0 and 100, but got -1"),
+        ("logic.smoothing.sigma=nan", r"logic\.smoothing\.sigma to be between 0 and 100, but got nan"),
+        ("logic.smoothing.sigma=inf", r"logic\.smoothing\.sigma to be between 0 and 100, but got inf"),
+        ("logic.smoothing.truncate=0", r"logic\.smoothing\.truncate to be between 0\.5 and 20"),
         ("logic.entropy.binarize_threshold=2", r"binarize_threshold to be between 0 and 1, but got 2"),
         ("logic.entropy.shares=count", r"logic\.entropy\.shares to be one of mass, area, but got 'count'"),
         ("logic.threshold.method=cord", r"one of chord, but got 'cord'\. Did you mean 'chord'\?"),
         ("logic.threshold.scope=batch", r"one of sample, dataset, but got 'batch'"),
         ("logic.threshold.value=1.5", r"logic\.threshold\.value to be between 0 and 1"),
         ("logic.mask.region=biggest", r"logic\.mask\.region to be one of .*largest"),
-        ("logic.lowest_n=0", r"logic\.lowest_n to be at least 1"),
-        ("logic.manual_heads=[{layer: -1, head: 2}]", r"layer to be at least 0, but got -1"),
+        ("logic.lowest_n=0", r"logic\.lowest_n to be between 1 and"),
+        (
+            "logic.manual_heads=[{layer: -1, head: 2}]",
+            r"logic\.manual_heads\.layer to be between 0 and 9999, but got -1",
+        ),
         ("logic.manual_heads=[{layer: 1, head: 2}, {layer: 1, head: 2}]", "each head once"),
         ("model.device=gpu", r"model\.device to be auto, cpu, cuda or cuda:<id>, but got 'gpu'"),
         ("model.dtype=half", r"model\.dtype to be one of auto, float16"),
         ("model.use_flash_attn=true", "use_flash_attn to be false, but got true: flash attention computes no"),
-        ("model.prefill_attention=flash", r"prefill_attention to be one of eager, sdpa"),
-        ("model.batch_size=0", r"model\.batch_size to be at least 1"),
-        ("model.num_beams=0", r"model\.num_beams to be at least 1"),
+        ("model.prefill_attention=flash", r"prefill_attention to be one of sdpa, eager"),
+        ("model.batch_size=0", r"model\.batch_size to be between 1 and"),
+        ("model.num_beams=0", r"model\.num_beams to be between 1 and"),
         ("model.name=''", r"model\.name to be non-empty text"),
         ("storage.attention.dtype=float8", r"storage\.attention\.dtype to be one of float16, bfloat16, float32"),
         ("storage.attention.level=10", r"storage\.attention\.level to be between 0 and 9"),
         ("storage.workers=0", r"storage\.workers to be between 1 and 64"),
-        ("data.trials=0", r"data\.trials to be at least 1"),
-        ("data.start_index=-1", r"data\.start_index to be at least 0"),
+        ("data.trials=0", r"data\.trials to be between 1 and"),
+        ("data.start_index=-1", r"data\.start_index to be between 0 and"),
         ("data.batch_attention_dir=[a,3]", r"directory or a list of directories, but got \['a', 3\]"),
         ("stage=pipelin", r"stage to be one of .* but got 'pipelin'\. Did you mean 'pipeline'\?"),
         ("model.conv_mode=referseq", r"model\.conv_mode to be one of .*Did you mean 'referseg'\?"),
@@ -238,7 +297,7 @@ def test_each_mistake_is_named_in_one_line(override: str, message: str, make_ima
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.start_index=5", "data.end_index=5"], r"data\.end_index to be at least 6, but got 5"),
+        (["data.start_index=5", "data.end_index=5"], r"data\.end_index to be between 6 and 1\d+, but got 5"),
         (["data.process_all=true", "data.end_index=5"], "either data.process_all=true or a range"),
         (["data.process_all=false"], "Expected data.start_index or data.end_index with data.process_all=false"),
         (
@@ -265,6 +324,13 @@ def test_contradictions_are_refused(overrides: list[str], message: str) -> None:
             r"Did you mean 'tests/conftest\.py'\?",
         ),
         (["stage=pipeline", "data.query=x", "data.image_file=nowhere/a.png"], "There is no directory 'nowhere' either"),
+        (
+            ["stage=pipeline", "data.query=x", "data.image_file=examples/images"],
+            r"but got the directory 'examples/images'\. Name a file in it, such as 'examples/images/\w+\.\w+'\.$",
+        ),
+        (["stage=batch_analyze", "data.batch_attention_dir=pipeline.py"], r"but got the file 'pipeline\.py'"),
+        (["stage=analyze", "data.attention_file=tests"], r"data\.attention_file to be a file, but got the directory"),
+        (["stage=pipeline", "data.query=x", f"data.image_file={'x' * 5000}"], r"existing file, but got 'x+"),
         (["stage=pipeline", "data.query=' '", "data.image_file=pipeline.py"], r"data\.query to be given"),
         (["stage=analyze"], r"data\.attention_file to be given for stage=analyze"),
         (["stage=visualize", "data.attention_file=none.pkl"], r"attention file at none\.pkl"),
@@ -363,7 +429,7 @@ def test_any_text_survives_hydras_grammar(text: str) -> None:
     ],
 )
 def test_natural_sentences_just_work(sentence: str) -> None:
-    [argument] = quote_text_values([f"data.query={sentence}"], config.text_keys())
+    [argument] = quote_text_values([f"data.query={sentence}"], text_keys())
     assert read_by_hydra(argument) == sentence
 
 
@@ -381,16 +447,25 @@ def test_natural_sentences_just_work(sentence: str) -> None:
     ],
 )
 def test_other_arguments_are_left_alone(argument: str) -> None:
-    assert quote_text_values([argument], config.text_keys()) == [argument]
+    assert quote_text_values([argument], text_keys()) == [argument]
+
+
+def test_a_path_is_text_and_a_list_of_paths_a_list() -> None:
+    keys = ["data.batch_attention_dir"]
+    [one] = quote_text_values(["data.batch_attention_dir=~/a b"], text_keys(), keys)
+    assert read_by_hydra(one) == "~/a b"
+    assert quote_text_values(["data.batch_attention_dir=[a,b]"], text_keys(), keys) == [
+        "data.batch_attention_dir=[a,b]"
+    ]
 
 
 def test_commas_stay_sweeps_in_a_multirun() -> None:
     arguments = ["-m", "data.query=a,b"]
-    assert quote_text_values(arguments, config.text_keys()) == arguments
+    assert quote_text_values(arguments, text_keys()) == arguments
 
 
 def test_text_keys_are_those_that_take_text() -> None:
-    keys = config.text_keys()
+    keys = text_keys()
     assert {"data.query", "data.image_file", "model.name", "logic.heads_file"} <= keys
     assert not {"logic.top_k", "data.strict", "model", "data.batch_attention_dir"} & keys
 

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from llava.conversation import HUMAN_SYSTEM, LLAMA_2_SYSTEM, TEMPLATES, USER_SYSTEM, get_template
+from llava.conversation import HUMAN_SYSTEM, LLAMA_2_SYSTEM, TEMPLATES, USER_SYSTEM, get_template, template_of_prompt
 
 QUERY = "the bird on the branch"
 
 # Written out from the published formats, `<image>` standing for the image.
 PROMPTS = {
-    "referseg": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and polite answers to the human's questions.\n<image>\nthe bird on the branch",
+    "referseg": "You are a helpful language and vision assistant. You are able to understand the visual content that "
+    "the user provides, and assist the user with a variety of tasks using natural language.\n<image>\n"
+    "the bird on the branch",
+    "picturebook": "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the human's questions.\n<image>\nthe bird on the branch",
     "plain": "<image>\nthe bird on the branch\n",
     "v0": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the human's questions.###Human: <image>\nthe bird on the branch###Assistant:",
@@ -56,7 +59,7 @@ def test_parts_of_a_template_with_roles():
 
 @pytest.mark.parametrize("mark", ["<image>", "<image-placeholder>"])
 def test_query_places_the_image(mark):
-    parts = get_template("referseg").parts(f"in {mark} the bird")
+    parts = get_template("picturebook").parts(f"in {mark} the bird")
     assert [(part.name, part.text) for part in parts] == [
         ("system", HUMAN_SYSTEM + "\n"),
         ("query", "in "),
@@ -78,10 +81,23 @@ def test_roles_can_be_named():
 
 
 def test_unknown_template_lists_the_known_and_the_nearest():
-    with pytest.raises(ValueError, match=r"referseg, plain, v0, v1, .*but got 'vicuna_1'\. Did you mean 'vicuna_v1'\?"):
+    with pytest.raises(
+        ValueError, match=r"referseg, picturebook, plain, v0, v1, .*but got 'vicuna_1'\. Did you mean 'vicuna_v1'\?"
+    ):
         get_template("vicuna_1")
     with pytest.raises(ValueError, match=r"but got 'zzz'\.$"):
         get_template("zzz")
+
+
+@pytest.mark.parametrize("key", PROMPTS)
+def test_a_stored_prompt_tells_its_template(key):
+    """Of two names for the same words the first is told."""
+    assert template_of_prompt(PROMPTS[key], QUERY) == {"vicuna_v1": "v1"}.get(key, key)
+
+
+def test_a_prompt_of_no_template_tells_none():
+    assert template_of_prompt(PROMPTS["referseg"], "another query") is None
+    assert template_of_prompt("see <image> <image>", "<image> <image>") is None
 
 
 def test_two_images_are_refused():

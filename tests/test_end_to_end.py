@@ -127,7 +127,7 @@ def test_a_second_batch_run_does_nothing_again(batch):
 
 
 def test_the_model_answers_what_the_query_does_not_say(batch):
-    shares = answer_accuracy(load_llava(str(MODEL)), batch[0])
+    shares = answer_accuracy(load_llava(str(MODEL), conv_mode="picturebook"), batch[0])
     assert shares["all"] >= 0.85
 
 
@@ -137,7 +137,9 @@ def test_generated_text_begins_with_the_first_answer_word(tmp_path):
         f"data.query={query}", "model.use_generate=true", f"data.output_dir={tmp_path}", "data.save_id=a",
         f"hydra.run.dir={tmp_path}/hydra")  # fmt: skip
     meta = json.loads((tmp_path / "picturebook-llava" / "a_meta.json").read_text())
-    word = first_answer_word(load_llava(str(MODEL)), ROOT / "examples" / "images" / "bird.png", query)
+    word = first_answer_word(
+        load_llava(str(MODEL), conv_mode="picturebook"), ROOT / "examples" / "images" / "bird.png", query
+    )
     assert meta["generated_text"].split()[0] == word
 
 

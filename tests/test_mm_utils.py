@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from PIL import Image
 
 from lab.stations import TokenSegment, TokenSegments
 from llava.conversation import TEMPLATES, PromptPart, get_template
-from llava.mm_utils import restore_bos
+from llava.mm_utils import opens_with_bos
+from llava.model.checkpoint_files import CheckpointFiles
+from llava.model.tokenizers import load_tokenizer
 from vlm.image_preprocessing import ImagePreprocessor, ImageRule
 from vlm.images import load_image
 from vlm.prompt_encoding import encode_prompt, unknown_words
@@ -29,15 +33,11 @@ def sentencepiece_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def llama_tokenizer(sentencepiece_model, tmp_path_factory):
-    from transformers import LlamaTokenizerFast
-
     directory = tmp_path_factory.mktemp("tokenizer")
     (directory / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
     settings_ = {"tokenizer_class": "LlamaTokenizer", "legacy": False}
     tiny_checkpoints.write_json(directory / "tokenizer_config.json", settings_)
-    tokenizer = LlamaTokenizerFast.from_pretrained(directory)
-    restore_bos(tokenizer, settings_)
-    return tokenizer
+    return load_tokenizer(CheckpointFiles(str(directory)), original=True)
 
 
 @pytest.fixture(scope="module")
@@ -132,17 +132,21 @@ def test_no_bos_for_a_tokenizer_that_uses_none(word_tokenizer):
     assert encoded.input_ids == (*[IMAGE_ID] * COUNT, 1, 2)
 
 
-def test_bos_setting_of_the_checkpoint_wins(sentencepiece_model, tmp_path):
-    from transformers import LlamaTokenizerFast
-
-    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model.read_bytes())
-    told = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}
-    tiny_checkpoints.write_json(tmp_path / "tokenizer_config.json", told)
-    tokenizer = LlamaTokenizerFast.from_pretrained(tmp_path, add_bos_token=False)
-    restore_bos(tokenizer, told)
-    assert encode(get_template("plain").parts("dog"), tokenizer).input_ids[0] == IMAGE_ID
-    restore_bos(tokenizer, {"tokenizer_class": "LlamaTokenizer"})
-    assert encode(get_template("plain").parts("dog"), tokenizer).input_ids[:2] == (1, IMAGE_ID)
+@pytest.mark.parametrize(
+    ("settings_", "is_llama", "expected"),
+    [
+        ({"tokenizer_class": "LlamaTokenizer"}, True, True),
+        ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": None}, True, True),
+        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}, True, False),
+        ({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}, False, True),
+        ({"tokenizer_class": "GPT2Tokenizer"}, True, None),
+        ({}, True, True),
+        ({}, False, None),
+    ],
+    ids=["llama", "llama null", "llama told", "other told", "other", "none, original", "none, hugging face"],
+)
+def test_settings_decide_on_bos(settings_, is_llama, expected):
+    assert opens_with_bos(settings_, is_llama=is_llama) is expected
 
 
 def test_image_at_the_end_is_refused(llama_tokenizer):
@@ -286,6 +290,41 @@ def test_missing_and_broken_files(tmp_path):
         load_image(cut)
 
 
+HEIC_START = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + b"\x00" * 64
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "photo.heic"
+    path.write_bytes(HEIC_START)
+    with pytest.raises(ValueError, match=r"photo.heic' to be a readable image, but got .*pip install pillow-heif"):
+        load_image(path)
+
+
+def test_heic_is_read_where_the_package_is_there(tmp_path, monkeypatch):
+    """A stand-in registers itself as the package does, with a reader that gives one red pixel."""
+    from PIL import ImageFile
+
+    class Reader(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode = (1, 1), "RGB"
+
+        def load(self):
+            self.im = Image.new("RGB", (1, 1), (255, 0, 0)).im
+
+    def register_heif_opener():
+        Image.register_open("HEIF", Reader, lambda start: start[4:8] == b"ftyp")
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    path = tmp_path / "photo.heic"
+    path.write_bytes(HEIC_START)
+    assert pixels(path).tolist() == [[[255, 0, 0]]]
+
+
 def test_decompression_bomb(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("RGB", (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -415,6 +454,27 @@ def test_padding_in_bands_equals_padding_at_once(monkeypatch):
             patch.setattr("vlm.image_preprocessing._BAND_PIXELS", 150 * 7)
             banded, _ = prepare(RULES["pad"], Image.fromarray(picture))
         assert (whole == banded).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 9])
+def test_only_touched_columns_are_resized(width, monkeypatch):
+    """A narrow picture costs what it covers, not the whole square that it is padded to."""
+    noise = np.random.default_rng(0).integers(0, 256, (600, width, 3), dtype=np.uint8)
+    whole, _ = prepare(RULES["pad"], Image.fromarray(noise))
+    widths = []
+    genuine = Image.Image.resize
+
+    def watching(self, *args, **options):
+        widths.append(self.width)
+        return genuine(self, *args, **options)
+
+    monkeypatch.setattr("vlm.image_preprocessing._BAND_PIXELS", 600 * 50)
+    monkeypatch.setattr(Image.Image, "resize", watching)
+    part, _ = prepare(RULES["pad"], Image.fromarray(noise))
+    # One level of 255 is at most 0.0151 after dividing by the standard deviation.
+    assert np.abs(whole - part).max() < 0.016
+    assert np.abs(whole - part).mean() < 0.001
+    assert max(widths) <= 151
 
 
 def test_wrong_size_for_the_tower_is_refused():

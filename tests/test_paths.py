@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.storage.paths import OutputPaths, find_attention_file, list_attention_files, safe_name
+from lab.storage.paths import (
+    OutputPaths,
+    differ_by_case_only,
+    distinct_name,
+    find_attention_file,
+    find_stem,
+    list_attention_files,
+    safe_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +36,16 @@ from lab.storage.paths import OutputPaths, find_attention_file, list_attention_f
         ("a_meta", "a%5Fmeta"),
         ("a_analysis", "a%5Fanalysis"),
         ("\ud800", "%ED%A0%80"),
+        ("con", "%63on"),
+        ("nul.x", "%6Eul.x"),
+        ("com1", "%63om1"),
+        ("CON", "%43ON"),
+        ("console", "console"),
+        ("a ", "a%20"),
+        ("Bird", "Bird"),
+        ("É", "%C3%89"),
     ],
+    ids=ascii,
 )
 def test_safe_name_known_answers(sample_id: str, name: str) -> None:
     assert safe_name(sample_id) == name
@@ -46,7 +63,22 @@ def test_safe_name_cuts_long_ids_and_keeps_them_apart() -> None:
 
 
 any_id = st.text(st.characters(exclude_categories=()), min_size=1, max_size=300) | st.sampled_from(
-    ["a_meta", "a%5Fmeta", "_analysis", "~", "a" * 200]
+    [
+        "a_meta",
+        "a%5Fmeta",
+        "_analysis",
+        "~",
+        "a" * 200,
+        "A" * 200,
+        "Ab",
+        "aB",
+        "ab",
+        "ab~1",
+        "con",
+        "CON",
+        "nul.",
+        "aux.b",
+    ]
 )
 
 
@@ -56,6 +88,35 @@ def test_safe_name_never_leaves_the_directory_and_never_collides(first: str, sec
     assert re.fullmatch(r"[A-Za-z0-9_.%~-]{1,160}", name)
     assert not name.startswith(".")
     assert (name == safe_name(second)) == (first == second)
+    assert (distinct_name(first).lower() == distinct_name(second).lower()) == (first == second)
+    assert name.split(".")[0].lower() not in {"con", "prn", "aux", "nul", "com1", "lpt9"}
+
+
+@given(any_id)
+def test_ids_that_differ_by_case_only_are_two_files_everywhere(sample_id: str) -> None:
+    variants = {sample_id, sample_id.lower(), sample_id.upper(), sample_id.swapcase(), sample_id.title()} - {""}
+    assert len({distinct_name(variant).lower() for variant in variants}) == len(variants)
+
+
+@pytest.mark.parametrize(
+    ("sample_id", "name"),
+    [("Bird", "Bird~1"), ("bIrd", "bIrd~2"), ("COCO_7", "COCO_7~f"), ("bird", "bird"), ("CON", "%43ON~7")],
+    ids=["first", "second", "four", "none", "device"],
+)
+def test_distinct_name_says_which_letters_are_capitals(sample_id: str, name: str) -> None:
+    assert distinct_name(sample_id) == name
+
+
+def test_only_ids_that_meet_another_need_a_distinct_name() -> None:
+    assert differ_by_case_only(["Bird", "bird", "Cat", "dog"]) == {"Bird", "bird"}
+
+
+def test_results_are_found_under_any_name_that_a_run_may_have_given() -> None:
+    assert find_stem("Bird", {"Bird_bbox.json"}) == "Bird"
+    assert find_stem("Bird", {"Bird_bbox.json", "Bird~1_bbox.json"}) == "Bird~1"
+    assert find_stem("Bird", {"bird_bbox.json"}) == "Bird"
+    assert find_stem("con", {"con.pkl.gz"}, [".pkl.gz"]) == "con"
+    assert find_stem("bird", set()) == "bird"
 
 
 def test_no_file_of_one_id_is_a_file_of_another(tmp_path: Path) -> None:

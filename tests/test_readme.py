@@ -11,16 +11,23 @@ from pathlib import Path
 import pytest
 import tiny_checkpoints
 
-from lab.config.schema import known_keys
+from lab.config.document import document
+from lab.config.fields import group_names, known_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.strip()
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands_of(page: Path) -> list[str]:
+    """The lines of a page's bash blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+NAMED_COMMANDS = {f"{page.stem}-{n:02}": line for page in PAGES for n, line in enumerate(commands_of(page), start=1)}
+COMMANDS = list(NAMED_COMMANDS.values())
+RUN = {name: line for name, line in NAMED_COMMANDS.items() if not line.startswith("make")}
 TREE = re.findall(r"^([\w./]+) {2,}\S", re.search(r"## Files\n+```\n(.*?)```", README, re.DOTALL)[1], re.MULTILINE)
 
 # Sizes that take minutes on a laptop, cut down so that the command itself is what is tested.
@@ -46,35 +53,64 @@ def checkout(tmp_path_factory):
     return folder
 
 
+class Chain:
+    """The commands of the pages in their order, each run once; later ones read what earlier ones wrote.
+
+    A test asks for the outcome of its own command. Those before it run first, unless they have run already, so that
+    the order of the tests does not matter, nor whether all of them are run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outcomes: dict[str, subprocess.CompletedProcess] = {}
+
+    def outcome(self, name: str) -> subprocess.CompletedProcess:
+        for earlier in RUN:
+            if earlier not in self.outcomes:
+                self.outcomes[earlier] = self._run(RUN[earlier])
+            if earlier == name:
+                break
+        return self.outcomes[name]
+
+    def _run(self, command: str) -> subprocess.CompletedProcess:
+        for pattern, smaller in SMALLER.items():
+            command = re.sub(pattern, smaller, command)
+        program, *arguments = shlex.split(command)
+        assert program == "python", command
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, capture_output=True, text=True, env=environment
+        )
+
+
+@pytest.fixture(scope="module")
+def chain(checkout):
+    return Chain(checkout)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make")])
-def test_command_runs(checkout, command):
-    for pattern, smaller in SMALLER.items():
-        command = re.sub(pattern, smaller, command)
-    program, *arguments = shlex.split(command)
-    assert program == "python", command
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=checkout, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+@pytest.mark.parametrize("name", RUN)
+def test_command_runs(chain, name):
+    done = chain.outcome(name)
+    assert done.returncode == 0, RUN[name] + "\n" + done.stdout[-2000:] + done.stderr[-2000:]
     assert done.stdout.strip() or done.stderr.strip()
 
 
 @pytest.mark.slow
-def test_figures_are_drawn_from_what_the_commands_wrote(checkout):
-    """Runs after the commands, in their checkout."""
-    if not (checkout / "outputs" / "test-audit").is_dir():
-        pytest.skip("the commands have not run: run this file as a whole")
-    figures = checkout / "examples" / "figures"
+def test_figures_are_drawn_from_what_the_commands_wrote(chain):
+    chain.outcome(list(RUN)[-1])
+    figures = chain.folder / "examples" / "figures"
     names = {path.name for path in figures.iterdir()}
     shutil.rmtree(figures)
-    done = subprocess.run([sys.executable, "-m", "examples.make_figures"], cwd=checkout, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "examples.make_figures"]
+    drawn = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True)
+    assert drawn.returncode == 0, drawn.stderr
     assert {path.name for path in figures.iterdir()} == names
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
-def test_make_target_exists(command):
-    target = command.split()[1]
+@pytest.mark.parametrize("name", [name for name in NAMED_COMMANDS if name not in RUN])
+def test_make_target_exists(name):
+    target = NAMED_COMMANDS[name].split()[1]
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
@@ -84,16 +120,22 @@ def test_the_demo_is_the_first_command_of_the_specification():
     assert 'data.query="birds."' in recipe
 
 
-def test_every_key_is_explained_and_no_other():
-    explained = set(re.findall(r"`((?:model|logic|data|storage)\.[\w.]+|stage|save_fig|show_plot)`", README))
-    keys = {key for key in known_keys() if not key.startswith("logic.manual_heads.")}  # fields of a list's entries
-    leaves = {key for key in keys if not any(other.startswith(key + ".") for other in keys)}
-    assert leaves <= explained
-    assert {key for key in explained if not re.search(r"\.(py|csv|json|png)$", key)} <= leaves
+def test_the_page_of_keys_is_what_the_schema_says():
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == document(), "docs/configuration.md is out of date: run python -m lab.config.document"
+
+
+def test_every_key_that_a_page_names_exists():
+    words = "|".join(sorted(group_names()))
+    for page in PAGES:
+        named = set(re.findall(rf"`((?:{words})\.[\w.]+)`", page.read_text(encoding="utf-8")))
+        named = {key for key in named if not re.search(r"\.(py|csv|json|png)$", key)}
+        assert named <= set(known_keys()), page.name
 
 
 def test_no_key_in_a_command_is_unknown():
-    used = {key for command in COMMANDS for key in re.findall(r"\b((?:data|logic|storage|model)\.[\w.]+)=", command)}
+    words = "|".join(sorted(group_names()))
+    used = {key for command in COMMANDS for key in re.findall(rf"\b((?:{words})\.[\w.]+)=", command)}
     assert used
     assert used <= set(known_keys())
 

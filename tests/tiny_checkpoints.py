@@ -85,12 +85,14 @@ def vision_settings(**changes: Any) -> dict[str, Any]:
     return {**settings, **changes}
 
 
-def random_model(*, seed: int = 0, strategy: str = "default", text: dict | None = None) -> Any:
+def random_model(*, seed: int = 0, strategy: str = "default", text: dict | None = None, family: str = "Llama") -> Any:
     """A stock model with random weights large enough to make attention uneven; the image row of its tables is zero."""
     import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    import transformers
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    text_config = LlamaConfig.from_dict({**text_settings(**(text or {})), "vocab_size": VOCABULARY + 1})
+    text_class = getattr(transformers, f"{family}Config")
+    text_config = text_class.from_dict({**text_settings(**(text or {})), "vocab_size": VOCABULARY + 1})
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**vision_settings()),
         text_config=text_config,

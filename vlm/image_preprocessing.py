@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ _BAND_PIXELS = 16_000_000
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _BICUBIC = 3
+# No filter of Pillow's looks further than 3 pixels of the smaller picture.
+_FILTER_REACH = 3
 
 
 @dataclass(frozen=True)
@@ -223,13 +226,35 @@ def _pad_and_resize(
 
     side, (left, top) = max(image.size), corner
     narrow = Image.new("RGB", (target_wh[0], side), rule.background)
-    band_height = max(1, _BAND_PIXELS // side)
+    scale = side / target_wh[0]
+    first_column, last_column = _touched_columns(left, left + image.width, scale, target_wh[0])
+    if side * image.height <= _BAND_PIXELS or 4 * (last_column - first_column) > target_wh[0]:
+        # Only a very narrow picture is worth leaving columns out, which may round a level the other way.
+        first_column, last_column = 0, target_wh[0]
+    canvas_left, canvas_right = _canvas_columns(first_column * scale, last_column * scale, scale, side)
+    box = (first_column * scale - canvas_left, last_column * scale - canvas_left)
+    band_height = max(1, _BAND_PIXELS // (canvas_right - canvas_left))
     for first in range(0, image.height, band_height):
         last = min(first + band_height, image.height)
-        band = Image.new("RGB", (side, last - first), rule.background)
-        band.paste(image.crop((0, first, image.width, last)), (left, 0))
-        narrow.paste(band.resize((target_wh[0], last - first), rule.resample), (0, top + first))
+        band = Image.new("RGB", (canvas_right - canvas_left, last - first), rule.background)
+        band.paste(image.crop((0, first, image.width, last)), (left - canvas_left, 0))
+        resized = band.resize(
+            (last_column - first_column, last - first), rule.resample, box=(box[0], 0, box[1], last - first)
+        )
+        narrow.paste(resized, (first_column, top + first))
     return narrow.resize(target_wh, rule.resample)
+
+
+def _touched_columns(left: int, right: int, scale: float, columns: int) -> tuple[int, int]:
+    """Columns after resizing that anything but padding reaches: those of the picture and the filter's width beside."""
+    reach = _FILTER_REACH * max(scale, 1)
+    return max(math.floor((left - reach) / scale), 0), min(math.ceil((right + reach) / scale), columns)
+
+
+def _canvas_columns(left: float, right: float, scale: float, side: int) -> tuple[int, int]:
+    """Columns before resizing that reach the ones between, in whole pixels of the padded square."""
+    reach = _FILTER_REACH * max(scale, 1)
+    return max(math.floor(left - reach), 0), min(math.ceil(right + reach), side)
 
 
 def _resize_and_crop(

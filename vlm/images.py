@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
@@ -14,6 +15,8 @@ PathLike = Union[str, "Path"]
 
 # Half of a 16-bit grey image's files are opened by Pillow in mode I, which is 32 bits wide.
 _SIXTEEN_BIT_MAX = 65535
+# How files of the HEIF family name themselves in their first box.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def load_image(path: PathLike) -> Image.Image:
@@ -33,18 +36,38 @@ def load_image(path: PathLike) -> Image.Image:
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"Expected the image to be a file, but got {str(path)!r}, which is not there.")
+    _open_heif_too()
     try:
         with Image.open(file) as opened:
             opened.load()
             return _to_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
-        reason = "a file that is no image"
+        reason = _not_an_image(file)
     except Image.DecompressionBombError as error:
         reason = f"one too large to open safely ({error})"
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # Pillow's decoders raise any of these on damaged files.
         reason = f"a broken file ({error})"
     raise ValueError(f"Expected {str(path)!r} to be a readable image, but got {reason}.")
+
+
+def _open_heif_too() -> None:
+    """Let Pillow read HEIC pictures, the usual ones of telephones, where pillow-heif is installed."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+
+
+def _not_an_image(file: Path) -> str:
+    """What a file is that Pillow does not know: one of a format that an extra package reads, or no image."""
+    with open(file, "rb") as opened:
+        start = opened.read(32)
+    if start[4:8] == b"ftyp" and any(brand in start[8:] for brand in _HEIF_BRANDS):
+        return (
+            "HEIC, which Pillow reads only with pillow-heif. Run pip install pillow-heif, or convert the picture to PNG"
+        )
+    return "a file that is no image"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

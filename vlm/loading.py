@@ -135,6 +135,7 @@ def load_llava(
     torch_device, torch_dtype, reason = choose_device(device, device_id, dtype)
     logger.info("Loading %s on %s", name, reason)
     files = CheckpointFiles(name, cache_dir, revision)
+    files.announce(torch_dtype.itemsize)
     image_rule = _image_rule(files)
     loaded = load_model(files, torch_device, torch_dtype)
     _choose_attention(loaded.model)

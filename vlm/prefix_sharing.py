@@ -57,15 +57,31 @@ class Branches:
                 ends.append((image, start - 1))
         return cls(ids, positions, branch, tuple(ends), prefix_length, next(filter(None, prompts))[0])
 
-    def mask(self, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """Added to the scores, `[images, 1, tokens, prefix + tokens]`: a branch sees the prefix and its own past."""
+    def mask(self, dtype: torch.dtype, device: torch.device, window: int | None = None) -> torch.Tensor:
+        """Added to the scores, `[images, 1, tokens, prefix + tokens]`: a branch sees the prefix and its own past.
+
+        Args:
+            dtype: Number format of the scores.
+            device: Where they are.
+            window: A token sees itself and so many positions before it, less one; None for all.
+        """
         import torch
 
         branch = torch.from_numpy(self.branch).to(device)
-        same = branch[:, :, None] == branch[:, None, :]
-        hidden = ~torch.tril(same)
-        added = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, torch.finfo(dtype).min)
-        return torch.nn.functional.pad(added, (self.prefix_length, 0))[:, None]
+        own_past = torch.tril(branch[:, :, None] == branch[:, None, :])
+        seen = torch.nn.functional.pad(own_past, (self.prefix_length, 0), value=True)
+        if window is not None:
+            seen &= self._distances(device) < window
+        added = torch.zeros(seen.shape, dtype=dtype, device=device)
+        return added.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+    def _distances(self, device: torch.device) -> torch.Tensor:
+        """How many positions each token stands behind each other one, `[images, tokens, prefix + tokens]`."""
+        import torch
+
+        positions = torch.from_numpy(self.positions).to(device)
+        prefix = torch.arange(self.prefix_length, device=device).expand(len(positions), -1)
+        return positions[:, :, None] - torch.cat([prefix, positions], dim=1)[:, None, :]
 
 
 def rounds(prompts_of_images: Sequence[Sequence[EncodedPrompt]]) -> Iterator[list[list[EncodedPrompt]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, TypeVar
 
 import numpy as np
@@ -37,10 +37,22 @@ class CollectionFailure:
 
 @dataclass(frozen=True)
 class Row:
-    """A sample with its place in the output."""
+    """A sample with its place in the output.
+
+    Attributes:
+        position: 0-based.
+        sample: What is asked of which image, the query without white space at its ends: each blank would be a token.
+        as_typed: The query with it.
+    """
 
     position: int
     sample: Sample
+    as_typed: str
+
+    @classmethod
+    def of(cls, position: int, sample: Sample) -> Row:
+        """Trim a sample's query."""
+        return cls(position, replace(sample, query=sample.query.strip()), sample.query)
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ def by_image(samples: Iterable[Sample]) -> Iterator[list[Row]]:
         if full or count >= 4 * WINDOW_ROWS:
             yield from window.values()
             window, count = {}, 0
-        window.setdefault(sample.image_file, []).append(Row(position, sample))
+        window.setdefault(sample.image_file, []).append(Row.of(position, sample))
         count, previous = count + 1, sample.image_file
     yield from window.values()
 

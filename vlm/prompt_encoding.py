@@ -12,7 +12,7 @@ from typing import Any
 from lab.stations import TokenSegment, TokenSegments
 from llava.constants import IMAGE_TOKEN
 from llava.conversation import PromptPart
-from llava.mm_utils import adds_bos, swallows_leading_space, text_ids
+from llava.mm_utils import adds_bos, leading_blank, text_ids
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _owned_ids(text: str, part_ends: list[int], tokenizer: Any) -> tuple[list[in
         return [], []
     last_part = len(part_ends) - 1
     if tokenizer.is_fast:
-        extra = " " if text.startswith(" ") and swallows_leading_space(tokenizer) else ""
+        extra = leading_blank(text, tokenizer)
         encoded = tokenizer(extra + text, add_special_tokens=False, return_offsets_mapping=True)
         ids = list(encoded["input_ids"])
         borders, places = part_ends, [max(start, end - 1) - len(extra) for start, end in encoded["offset_mapping"]]

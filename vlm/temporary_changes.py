@@ -16,6 +16,21 @@ def set_attention(module: Any, implementation: str) -> None:
     module.config._attn_implementation = implementation
 
 
+def attention_windows(text_config: Any) -> dict[str, int | None]:
+    """How far back the layers of a language model look.
+
+    Args:
+        text_config: Its settings.
+
+    Returns:
+        For each kind of layer that there is (as `layer_types` calls it) its sliding window, or None where it sees all.
+    """
+    window = getattr(text_config, "sliding_window", None)
+    everywhere = "full_attention" if window is None else "sliding_attention"
+    kinds = dict.fromkeys(getattr(text_config, "layer_types", None) or [everywhere])
+    return {kind: window if kind == "sliding_attention" else None for kind in kinds}
+
+
 @contextlib.contextmanager
 def attention_backend(language_model: Any, implementation: str) -> Iterator[None]:
     """Another attention backend for a while."""

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from typing import Any, Callable
 
 from lab.command_line.quoting import quote_text_values
+from lab.config.composing import check_arguments, composing
 from lab.config.errors import ConfigError
+from lab.config.fields import text_keys
 from lab.config.help_page import help_text
-from lab.config.schema import register_schema, text_keys
+from lab.config.path_keys import path_keys
+from lab.config.schema import register_schema
 from lab.config.settings import PROJECT_ROOT
 
 
@@ -25,14 +28,16 @@ def run_hydra(task: Callable[[Any], None], arguments: Sequence[str]) -> None:
     import hydra
 
     config_dir = PROJECT_ROOT / "conf"
-    quoted = quote_text_values(arguments, text_keys())
+    check_arguments(arguments)
+    quoted = quote_text_values(arguments, text_keys(), path_keys() - text_keys())
     overrides = [argument for argument in quoted if argument not in {"--help", "-h"}]
     if len(overrides) < len(quoted) and not any(argument.startswith("-") for argument in overrides):
-        print(help_text(overrides, config_dir))
+        with composing(task):
+            print(help_text(overrides, config_dir))
         return
     register_schema()
-    with _hydra_process_state(["pipeline.py", *quoted]):
-        hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(task)()
+    with composing(task) as watched, _hydra_process_state(["pipeline.py", *quoted]):
+        hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(watched)()
 
 
 @contextmanager

@@ -7,11 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 from lab.command_line.hydra_run import is_config_error, run_hydra
 from lab.command_line.results import StageResult
-from lab.command_line.sweeps import describe_sweep, keep_sweep_apart
+from lab.command_line.sweeps import (
+    TABLE_FILE,
+    describe_sweep,
+    keep_sweep_apart,
+    sweep_directory,
+    swept_keys,
+    write_sweep,
+)
 from lab.config.errors import ConfigError
 from lab.config.schema import explain, validate
 from lab.config.settings import Settings
@@ -31,11 +39,13 @@ class Job:
         overrides: What the command line set for it.
         exit_status: 0, or what went wrong.
         result: What the stage found, if it came to an end.
+        table_dir: Where the table of the sweep goes, if this is one.
     """
 
     overrides: tuple[str, ...]
     exit_status: int
     result: Optional[StageResult] = None
+    table_dir: Optional[Path] = None
 
 
 def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) -> int:
@@ -50,9 +60,10 @@ def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) 
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    swept = swept_keys(arguments)
     jobs: list[Job] = []
     try:
-        run_hydra(lambda cfg: jobs.append(_run_job(run_stage, cfg, full_error)), arguments)
+        run_hydra(lambda cfg: jobs.append(_run_job(run_stage, cfg, swept, full_error)), arguments)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on where it was.", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -62,18 +73,33 @@ def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) 
         print(f"error: {explain(error)}", file=sys.stderr)
         return EXIT_USAGE
     if len(jobs) > 1:
-        scores = [None if job.result is None else job.result.scores for job in jobs]
-        print("\n".join(["", *describe_sweep([job.overrides for job in jobs], scores)]))
+        print("\n".join(["", *_summarize_sweep(jobs)]))
     return max((job.exit_status for job in jobs), default=EXIT_OK)
 
 
-def _run_job(run_stage: RunStage, cfg: Any, full_error: bool) -> Job:
+def _summarize_sweep(jobs: Sequence[Job]) -> list[str]:
+    """The table of all jobs, for people; it is written as CSV, too."""
+    overrides = [job.overrides for job in jobs]
+    scores = [None if job.result is None else job.result.scores for job in jobs]
+    lines = describe_sweep(overrides, scores)
+    directories = {job.table_dir for job in jobs if job.table_dir is not None}
+    for directory in sorted(directories):
+        write_sweep(directory / TABLE_FILE, overrides, scores)
+        lines.append(f"table   {directory / TABLE_FILE}")
+    return lines
+
+
+def _run_job(run_stage: RunStage, cfg: Any, swept: Sequence[str], full_error: bool) -> Job:
     """Run one job, and say in one line what went wrong, if anything did."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    overrides = tuple(HydraConfig.get().overrides.task)
+    listed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # with `${...}` as typed
+    overrides = tuple(listed)
     try:
-        result = run_stage(keep_sweep_apart(validate(cfg)))
+        settings = validate(cfg)
+        table_dir = sweep_directory(settings)
+        result = run_stage(keep_sweep_apart(settings, swept))
     except (ValueError, OSError, ImportError) as error:
         if full_error:
             raise
@@ -81,4 +107,4 @@ def _run_job(run_stage: RunStage, cfg: Any, full_error: bool) -> Job:
         print(f"error: {error}", file=sys.stderr)
         return Job(overrides, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
     print("\n".join(result.lines))
-    return Job(overrides, EXIT_FAILED if result.failed else EXIT_OK, result)
+    return Job(overrides, EXIT_FAILED if result.failed else EXIT_OK, result, table_dir)

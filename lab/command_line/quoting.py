@@ -11,7 +11,7 @@ _QUOTED = re.compile("|".join(f"{quote}{_ESCAPED_OR_PLAIN.format(quote=quote)}{q
 _INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 
 
-def quote_text_values(arguments: Sequence[str], text_keys: Iterable[str]) -> list[str]:
+def quote_text_values(arguments: Sequence[str], text_keys: Iterable[str], list_keys: Iterable[str] = ()) -> list[str]:
     """Quote the values of text keys, so that commas, quotes, brackets and equals signs in them stay text.
 
     Hydra gives such characters a meaning: `data.query=a cat, left` would be a list of two. In a multirun a comma
@@ -21,14 +21,22 @@ def quote_text_values(arguments: Sequence[str], text_keys: Iterable[str]) -> lis
     Args:
         arguments: The command line without the program's name.
         text_keys: Dotted keys that take free text.
+        list_keys: Dotted keys that take free text or a list; a list in brackets is left alone, too.
 
     Returns:
         A new list of arguments.
     """
     if _MULTIRUN_FLAGS & set(arguments):
         return list(arguments)
-    keys = frozenset(text_keys)
-    return [_quote_argument(argument, keys) for argument in arguments]
+    keys, lists = frozenset(text_keys), frozenset(list_keys)
+    return [
+        argument if _is_list(argument, lists) else _quote_argument(argument, keys | lists) for argument in arguments
+    ]
+
+
+def _is_list(argument: str, list_keys: frozenset[str]) -> bool:
+    key, _, value = argument.partition("=")
+    return key.lstrip("+") in list_keys and value.startswith("[")
 
 
 def _quote_argument(argument: str, keys: frozenset[str]) -> str:

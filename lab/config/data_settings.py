@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from lab.config.errors import ConfigError
-from lab.config.values import check_range, check_text
+from lab.config.values import COUNT_LIMIT, Between, check_fields, choice, number, path, text
+from lab.messages import shorten
+
+BOX_FORMATS = ("xywh", "xyxy", "xywh_unit", "xyxy_unit", "xywh_thousand", "xyxy_thousand")
+"""How four numbers give a box: corner and size or two corners, in pixels, in 0..1, or in 0..1000 of the image."""
 
 
 @dataclass(frozen=True)
@@ -39,50 +43,44 @@ class DataSettings:
         trial_size: Samples of each trial, drawn without replacement; null to split the data into `trials` parts.
         trial_seed: Seed of that split or draw.
         ground_truth: JSONL file with boxes, for the head audit and for scores.
+        box_format: How the boxes of `ground_truth` are written: corner and size (`xywh`) or two corners (`xyxy`), in
+            pixels, in 0..1 (`_unit`) or in 0..1000 (`_thousand`) of the image; `auto` decides for the whole file.
         audit: Compare the heads with ground truth, if it is given; false for scores alone.
     """
 
-    image_file: Optional[str] = None
+    image_file: Optional[str] = path()
     query: Optional[str] = None
-    save_id: Optional[str] = None
-    attention_file: Optional[str] = None
-    data_file: Optional[str] = None
-    id_field: str = "id"
-    prompt_field: str = "prompt"
-    image_field: str = "image_path"
+    save_id: Optional[str] = text(None)
+    attention_file: Optional[str] = path()
+    data_file: Optional[str] = path()
+    id_field: str = text("id")
+    prompt_field: str = text("prompt")
+    image_field: str = text("image_path")
     process_all: Optional[bool] = None
-    start_index: Optional[int] = None
-    end_index: Optional[int] = None
-    output_dir: str = "outputs/results"
+    start_index: Optional[int] = number(None, 0, COUNT_LIMIT)
+    end_index: Optional[int] = number(None, 0, COUNT_LIMIT)
+    output_dir: str = path("outputs/results")
     visualize_batch: bool = False
     strict: bool = False
     overwrite: bool = False
-    batch_attention_dir: Any = None
-    analysis_dir: Optional[str] = None
-    trials: int = 1
-    trial_size: Optional[int] = None
-    trial_seed: int = 0
-    ground_truth: Optional[str] = None
+    batch_attention_dir: Any = path()
+    analysis_dir: Optional[str] = path()
+    trials: int = number(1, 1, 10_000)
+    trial_size: Optional[int] = number(None, 1, COUNT_LIMIT)
+    trial_seed: int = number(0, 0, 2**32 - 1)
+    ground_truth: Optional[str] = path()
+    box_format: str = choice("auto", *BOX_FORMATS)
     audit: bool = True
 
     def __post_init__(self) -> None:
         """Reject values out of range and row ranges that contradict each other."""
-        for name in ("id_field", "prompt_field", "image_field", "output_dir"):
-            check_text(f"data.{name}", getattr(self, name))
-        check_range("data.trials", self.trials, 1)
-        check_range("data.trial_seed", self.trial_seed, 0)
-        if self.trial_size is not None:
-            check_range("data.trial_size", self.trial_size, 1)
-        if self.save_id is not None:
-            check_text("data.save_id", self.save_id)
+        check_fields(self, "data")
         self._check_row_range()
         self._check_directories()
 
     def _check_row_range(self) -> None:
-        if self.start_index is not None:
-            check_range("data.start_index", self.start_index, 0)
         if self.end_index is not None:
-            check_range("data.end_index", self.end_index, (self.start_index or 0) + 1)
+            Between((self.start_index or 0) + 1, COUNT_LIMIT).check("data.end_index", self.end_index)
         limited = self.start_index is not None or self.end_index is not None
         if self.process_all is True and limited:
             raise ConfigError(
@@ -99,7 +97,7 @@ class DataSettings:
         if not all(isinstance(directory, str) and directory for directory in self.attention_dirs):
             raise ConfigError(
                 "Expected data.batch_attention_dir to be a directory or a list of directories, "
-                f"but got {self.batch_attention_dir!r}."
+                f"but got {shorten(self.batch_attention_dir)}."
             )
 
     @property

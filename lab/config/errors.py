@@ -7,9 +7,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
+from lab.messages import shorten, shorten_reason
+
+LONGEST_LINE = 600
+"""Characters of a whole message."""
+
 
 class ConfigError(ValueError):
     """The configuration is wrong; the message is one line that says where, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Make one printable line of the message, whatever it quotes.
+
+        Args:
+            message: Says what was expected where, what was got, and what to do.
+        """
+        super().__init__(shorten_reason(message, LONGEST_LINE))
 
 
 def explain(error: BaseException, keys: Mapping[str, Any]) -> str:
@@ -29,8 +42,8 @@ def explain(error: BaseException, keys: Mapping[str, Any]) -> str:
     for cause in chain:
         line = _explain_one(cause, keys)
         if line:
-            return line
-    return f"Expected a valid configuration, but got: {_first_lines(str(error))}"
+            return shorten_reason(line, LONGEST_LINE)
+    return shorten_reason(f"Expected a valid configuration, but got: {shorten_reason(error)}", LONGEST_LINE)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -57,9 +70,9 @@ def _explain_grammar(override: str) -> str:
     """Say what to do about an override that Hydra cannot parse."""
     key, separator, value = override.partition("=")
     if not separator:
-        return f"Expected each argument to be key=value, such as stage=batch, but got {override!r}."
+        return f"Expected each argument to be key=value, such as stage=batch, but got {shorten(override)}."
     return (
-        f"Expected the override {override!r} to be key=value in Hydra's grammar, but got something else. "
+        f"Expected the override {shorten(override)} to be key=value in Hydra's grammar, but got something else. "
         f"A value with commas, brackets or quotes needs quotes of its own: '{key}=\"{value}\"'."
     )
 
@@ -71,8 +84,8 @@ def _explain_missing_group(error: Any) -> str:
     near = difflib.get_close_matches(choice, options, n=1)
     hint = f" Did you mean {group}={near[0]}?" if near else ""
     if not options:
-        return f"Expected the configuration {wanted!r} to exist, but found none. {_first_lines(str(error))}".strip()
-    return f"Expected {group or 'the config'} to be one of {', '.join(options)}, but got {choice!r}.{hint}"
+        return f"Expected the configuration {shorten(wanted)} to exist, but found none. {shorten_reason(error)}".strip()
+    return f"Expected {group or 'the config'} to be one of {', '.join(options)}, but got {shorten(choice)}.{hint}"
 
 
 def _explain_omegaconf(error: Any, keys: Mapping[str, Any]) -> str:
@@ -83,7 +96,7 @@ def _explain_omegaconf(error: Any, keys: Mapping[str, Any]) -> str:
         MissingMandatoryValue,
     )
 
-    message = str(error.msg or error).splitlines()[0]
+    message = shorten_reason(str(error.msg or error).splitlines()[0])
     key = str(error.full_key or "")
     if not key:  # an inner error, whose wrapper knows the key
         return ""
@@ -92,10 +105,12 @@ def _explain_omegaconf(error: Any, keys: Mapping[str, Any]) -> str:
     if "does not support deletion" in message:
         return _explain_removal(key)
     if isinstance(error, InterpolationResolutionError):
-        return f"Expected {key} to refer to a key of the configuration with ${{...}}, but got: {message}."
+        return (
+            f"Expected {key} to refer to a key of the configuration with ${{...}}, but got: {shorten_reason(message)}."
+        )
     if isinstance(error, MissingMandatoryValue):
         return f"Expected {key} to have a value, but got none. Set it on the command line or in its YAML file."
-    return f"Expected {key} to be {_describe(keys.get(key))}, but got: {message}."
+    return f"Expected {key} to be {_describe(keys.get(key))}, but got: {shorten_reason(message)}."
 
 
 def _describe(kind: Any) -> str:
@@ -110,6 +125,13 @@ def _describe(kind: Any) -> str:
 
 def _explain_hydra_message(message: str, keys: Mapping[str, Any]) -> str:
     """Hydra raises some errors as text only."""
+    several = re.search(r"Ambiguous value for argument '([^']+?)=(.*?)'\s", message, flags=re.DOTALL)
+    if several:
+        key, value = several.groups()
+        return (
+            f"Expected one value for {key}, but got several between commas: {shorten(value)}. "
+            f"Write a list as {key}=[{shorten_reason(value)}]; add --multirun to run with each value in turn."
+        )
     found = re.search(r"Could not (?:override|append to config|delete from config)[^'\"]*['\"]([^'\"]+)['\"]", message)
     return explain_unknown_key(found.group(1).lstrip("+~").split("=")[0], keys) if found else ""
 
@@ -120,7 +142,7 @@ def explain_unknown_key(key: str, keys: Mapping[str, Any]) -> str:
         return _explain_removal(key)
     near = _nearest_keys(key, list(keys))
     hint = f" Did you mean {near[0]!r}?" if near else " See python pipeline.py --help."
-    return f"Expected a key of the configuration, but got {key!r}.{hint}"
+    return f"Expected a key of the configuration, but got {shorten(key)}.{hint}"
 
 
 def _explain_removal(key: str) -> str:
@@ -138,7 +160,3 @@ def _nearest_keys(key: str, keys: Sequence[str]) -> list[str]:
         if near:
             return [names[near[0]]]
     return []
-
-
-def _first_lines(text: str) -> str:
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())[:400]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import stat
 from pathlib import Path
 
 from lab.config.errors import ConfigError
 from lab.config.settings import PROJECT_ROOT, Settings
+from lab.messages import shorten
 from lab.storage.paths import find_attention_file
 
 
@@ -43,7 +45,7 @@ def _check_heads(settings: Settings) -> None:
     """Check that stages that choose heads can do so."""
     logic = settings.logic
     found_here = settings.stage == "batch_analyze" and logic.heads_file == settings.model.heads_file
-    if logic.heads_file is not None and not found_here and not (PROJECT_ROOT / logic.heads_file).is_file():
+    if logic.heads_file is not None and not found_here and _kind_of(str(PROJECT_ROOT / logic.heads_file)) != "file":
         _need_file("logic.heads_file", logic.heads_file)
     if settings.stage in {"collect", "analyze", "batch_analyze"}:
         return
@@ -70,25 +72,58 @@ def _need_text(stage: str, key: str, value: str | None, example: str) -> None:
 
 
 def _need_file(key: str, value: str | None) -> None:
-    if value is not None and not Path(value).is_file():
-        raise ConfigError(f"Expected {key} to be an existing file, but got {value!r}.{_suggest_path(value)}")
+    if value is not None and _kind_of(value) != "file":
+        raise ConfigError(f"Expected {key} to be an existing file, but got {_describe(value)}")
 
 
 def _need_directory(key: str, value: str) -> None:
-    if not Path(value).is_dir():
-        raise ConfigError(f"Expected {key} to be an existing directory, but got {value!r}.{_suggest_path(value)}")
+    if _kind_of(value) != "directory":
+        raise ConfigError(f"Expected {key} to be an existing directory, but got {_describe(value)}")
 
 
 def _need_attention_file(value: str) -> None:
     try:
         find_attention_file(value)
-    except FileNotFoundError as error:
+    except (OSError, ValueError) as error:
+        if _kind_of(value) == "directory":
+            raise ConfigError(f"Expected data.attention_file to be a file, but got {_describe(value)}") from error
         raise ConfigError(str(error)) from error
+
+
+def _kind_of(value: str) -> str:
+    """What lies at a path: `file`, `directory`, or nothing that can be read."""
+    try:
+        mode = Path(value).stat().st_mode
+    except (OSError, ValueError):  # not there, not allowed, too long a name, a null byte
+        return ""
+    return "directory" if stat.S_ISDIR(mode) else "file"
+
+
+def _describe(value: str) -> str:
+    """What was given in place of an existing path, and what may be meant."""
+    kind = _kind_of(value)
+    if kind == "directory":
+        return f"the directory {shorten(value)}. Name a file in it{_first_file(Path(value))}."
+    if kind == "file":
+        return f"the file {shorten(value)}. Name the directory that it is in."
+    return f"{shorten(value)}.{_suggest_path(value)}"
+
+
+def _first_file(directory: Path) -> str:
+    names = [name for name in _names_in(directory) if name[0] != "." and _kind_of(str(directory / name)) == "file"]
+    return f", such as {shorten(str(directory / names[0]))}" if names else ""
 
 
 def _suggest_path(value: str) -> str:
     parent = Path(value).parent
-    if not parent.is_dir():
-        return f" There is no directory {str(parent)!r} either (paths start from {str(Path.cwd())!r})."
-    near = difflib.get_close_matches(Path(value).name, sorted(entry.name for entry in parent.iterdir()), n=1)
-    return f" Did you mean {str(parent / near[0])!r}?" if near else ""
+    if _kind_of(str(parent)) != "directory":
+        return f" There is no directory {shorten(str(parent))} either (paths start from {shorten(str(Path.cwd()))})."
+    near = difflib.get_close_matches(Path(value).name, _names_in(parent), n=1)
+    return f" Did you mean {shorten(str(parent / near[0]))}?" if near else ""
+
+
+def _names_in(directory: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in directory.iterdir())
+    except OSError:
+        return []

@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import List, Optional
+from typing import Any, Optional
 
 from lab.config.errors import ConfigError
-from lab.config.values import check_choice, check_range
+from lab.config.values import check_fields, choice, number, path
+from lab.messages import shorten
 
-THRESHOLD_METHODS = ("chord",)
-THRESHOLD_SCOPES = ("sample", "dataset")
-ENTROPY_SHARES = ("mass", "area")
-MASK_METHODS = ("mean_relu",)
 MASK_REGIONS = ("largest", "heaviest", "all")
+HIGHEST_INDEX = 9999
+"""Above any model's number of layers, and of heads in a layer."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,58 @@ class HeadIndex:
         head: Head within the layer.
     """
 
-    layer: int = 0
-    head: int = 0
+    layer: int = number(0, 0, HIGHEST_INDEX)
+    head: int = number(0, 0, HIGHEST_INDEX)
 
     def __post_init__(self) -> None:
-        """Reject negative indices."""
-        check_range("logic.manual_heads layer", self.layer, 0)
-        check_range("logic.manual_heads head", self.head, 0)
+        """Reject indices out of range."""
+        check_fields(self, "logic.manual_heads")
+
+
+def read_heads(value: Any) -> list[HeadIndex]:
+    """Read heads as people write them: `L14H24`, or layer and head by name.
+
+    Args:
+        value: A list of `L14H24`, of mappings with `layer` and `head` or of records; or text with `L14H24` between
+            commas; or None for no head.
+
+    Returns:
+        The heads, in order.
+
+    Raises:
+        ConfigError: An entry is none of these.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = [part for part in re.split(r"[\s,]+", value.strip("[] \t")) if part]
+    if not isinstance(value, (list, tuple)):
+        raise _not_a_head(value)
+    return [_read_head(entry) for entry in value]
+
+
+def _read_head(entry: Any) -> HeadIndex:
+    if isinstance(entry, HeadIndex):
+        return entry
+    if isinstance(entry, Mapping):
+        return _read_named(entry)
+    spelling = re.fullmatch(r"L(\d{1,5})H(\d{1,5})", str(entry).strip(), flags=re.IGNORECASE | re.ASCII)
+    if spelling is None:
+        raise _not_a_head(entry)
+    return HeadIndex(int(spelling[1]), int(spelling[2]))
+
+
+def _read_named(entry: Mapping[Any, Any]) -> HeadIndex:
+    if set(entry) != {"layer", "head"} or any(type(number) is not int for number in entry.values()):
+        raise _not_a_head(dict(entry))
+    return HeadIndex(entry["layer"], entry["head"])
+
+
+def _not_a_head(entry: Any) -> ConfigError:
+    return ConfigError(
+        "Expected logic.manual_heads to be a list of heads such as [L14H24, L14H13] "
+        f"or [{{layer: 14, head: 24}}], but got {shorten(entry)}."
+    )
 
 
 @dataclass(frozen=True)
@@ -47,18 +93,14 @@ class ThresholdSettings:
         min_keep: At least so many heads are ranked, filled up by attention sum.
     """
 
-    method: str = "chord"
-    scope: str = "sample"
-    value: Optional[float] = None
-    min_keep: int = 3
+    method: str = choice("chord")
+    scope: str = choice("sample", "dataset")
+    value: Optional[float] = number(None, 0, 1)
+    min_keep: int = number(3, 0, 1_000_000)
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_choice("logic.threshold.method", self.method, THRESHOLD_METHODS)
-        check_choice("logic.threshold.scope", self.scope, THRESHOLD_SCOPES)
-        if self.value is not None:
-            check_range("logic.threshold.value", self.value, 0, 1)
-        check_range("logic.threshold.min_keep", self.min_keep, 0)
+        check_fields(self, "logic.threshold")
 
 
 @dataclass(frozen=True)
@@ -67,16 +109,17 @@ class EntropySettings:
 
     Attributes:
         binarize_threshold: A cell belongs to a component when it exceeds the map's mean by more than this.
+        threshold_scale: `absolute`: `binarize_threshold` is attention; `relative`: it is a share of the map's mean.
         shares: Share of a component by attention `mass` or by `area`.
     """
 
-    binarize_threshold: float = 0.001
-    shares: str = "mass"
+    binarize_threshold: float = number(0.001, 0, 1)
+    threshold_scale: str = choice("absolute", "relative")
+    shares: str = choice("mass", "area")
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_range("logic.entropy.binarize_threshold", self.binarize_threshold, 0, 1)
-        check_choice("logic.entropy.shares", self.shares, ENTROPY_SHARES)
+        check_fields(self, "logic.entropy")
 
 
 @dataclass(frozen=True)
@@ -88,13 +131,12 @@ class SmoothingSettings:
         truncate: Radius of the kernel in standard deviations.
     """
 
-    sigma: float = 1.0
-    truncate: float = 4.0
+    sigma: float = number(1.0, 0, 100)
+    truncate: float = number(4.0, 0.5, 20)
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_range("logic.smoothing.sigma", self.sigma, 0)
-        check_range("logic.smoothing.truncate", self.truncate, 0.5)
+        check_fields(self, "logic.smoothing")
 
 
 @dataclass(frozen=True)
@@ -107,15 +149,13 @@ class MaskSettings:
         relative_threshold: The threshold is this many times the mean.
     """
 
-    method: str = "mean_relu"
-    region: str = "largest"
-    relative_threshold: float = 1.0
+    method: str = choice("mean_relu")
+    region: str = choice(*MASK_REGIONS)
+    relative_threshold: float = number(1.0, 0, 1000)
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_choice("logic.mask.method", self.method, MASK_METHODS)
-        check_choice("logic.mask.region", self.region, MASK_REGIONS)
-        check_range("logic.mask.relative_threshold", self.relative_threshold, 0)
+        check_fields(self, "logic.mask")
 
 
 @dataclass(frozen=True)
@@ -131,35 +171,48 @@ class LogicSettings:
         lowest_n: Heads counted per sample for the selection frequency; null for `top_k`.
         smoothing: Smoothing of each map.
         mask: From the combined map to the mask.
-        manual_heads: Ordered heads to prefer; those that fail the criteria are passed over.
+        manual_heads: Heads to prefer, in order, such as `[L14H24, L14H13]`; those that fail the criteria are left out.
+        force_manual_heads: Use all of `manual_heads`, whatever the criteria say of them; the notes say what they fail.
         heads_file: Heads fixed once for the model, used unchanged for every image.
         force_heads_file: Use the heads file although it was made for another model or template.
+        audit_margin: Least difference of mean IoU that the head audit counts as one.
     """
 
-    top_k: int = 3
+    top_k: int = number(3, 1, 10_000)
     threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
     entropy: EntropySettings = field(default_factory=EntropySettings)
     bottom_row_filter: bool = True
-    skip_layers: int = 2
-    lowest_n: Optional[int] = None
+    skip_layers: int = number(2, 0, 10_000)
+    lowest_n: Optional[int] = number(None, 1, 1_000_000)
     smoothing: SmoothingSettings = field(default_factory=SmoothingSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
-    manual_heads: List[HeadIndex] = field(default_factory=list)
-    heads_file: Optional[str] = None
+    manual_heads: Any = field(default_factory=list)
+    force_manual_heads: bool = False
+    heads_file: Optional[str] = path()
     force_heads_file: bool = False
+    audit_margin: float = number(0.05, 0, 1)
 
     def __post_init__(self) -> None:
-        """Reject values out of range, heads named twice, and two sources of heads at once."""
-        check_range("logic.top_k", self.top_k, 1)
-        check_range("logic.skip_layers", self.skip_layers, 0)
-        if self.lowest_n is not None:
-            check_range("logic.lowest_n", self.lowest_n, 1)
+        """Reject values out of range, heads named twice, and two sources of heads at once; spell the heads one way."""
+        check_fields(self, "logic")
+        object.__setattr__(self, "manual_heads", read_heads(self.manual_heads))
         if len(set(self.manual_head_indices)) < len(self.manual_heads):
             raise ConfigError("Expected logic.manual_heads to name each head once, but got one twice.")
         if self.manual_heads and self.heads_file:
             raise ConfigError(
                 "Expected either logic.manual_heads or logic.heads_file, but got both. Leave one of them out."
             )
+        self._check_forced()
+
+    def _check_forced(self) -> None:
+        if not self.force_manual_heads:
+            return
+        if not self.manual_heads:
+            raise ConfigError(
+                "Expected logic.manual_heads with logic.force_manual_heads=true, but got none. "
+                "Name the heads, such as logic.manual_heads=[L14H24,L14H13]."
+            )
+        object.__setattr__(self, "top_k", max(self.top_k, len(self.manual_heads)))
 
     @property
     def manual_head_indices(self) -> tuple[tuple[int, int], ...]:

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Optional
 
 from lab.config.errors import ConfigError
 from lab.config.logic_settings import MASK_REGIONS
-from lab.config.values import check_choice, check_range, check_text
+from lab.config.values import Matching, check_fields, choice, number, path, text
 
-MODEL_DTYPES = ("auto", "float16", "bfloat16", "float32")
-PREFILL_ATTENTIONS = ("eager", "sdpa")
+DEVICE = Matching(r"auto|cpu|cuda(:\d{1,4})?", "auto, cpu, cuda or cuda:<id>")
 
 
 @dataclass(frozen=True)
@@ -44,42 +42,30 @@ class ModelSettings:
         heads_file: The model's localization heads, fixed once; `logic=paper` refers to it.
     """
 
-    name: str = "liuhaotian/llava-v1.5-7b"
+    name: str = path("liuhaotian/llava-v1.5-7b")
     revision: Optional[str] = None
-    cache_dir: Optional[str] = None
-    device: str = "auto"
-    device_id: int = 0
-    dtype: str = "auto"
-    conv_mode: str = "referseg"
+    cache_dir: Optional[str] = path()
+    device: str = text("auto", DEVICE)
+    device_id: int = number(0, 0, 1000)
+    dtype: str = choice("auto", "float16", "bfloat16", "float32")
+    conv_mode: str = text("referseg")
     use_generate: bool = False
-    max_new_tokens: int = 32
+    max_new_tokens: int = number(32, 1, 100_000)
     do_sample: bool = False
-    num_beams: int = 1
+    num_beams: int = number(1, 1, 1000)
     use_flash_attn: bool = False
-    prefill_attention: str = "sdpa"
-    batch_size: int = 1
+    prefill_attention: str = choice("sdpa", "eager")
+    batch_size: int = number(1, 1, 10_000)
     early_exit: bool = True
-    smoothing_sigma: float = 1.0
-    mask_region: str = "largest"
-    skip_layers: int = 2
-    lowest_n: int = 10
-    heads_file: Optional[str] = None
+    smoothing_sigma: float = number(1.0, 0, 100)
+    mask_region: str = choice(*MASK_REGIONS)
+    skip_layers: int = number(2, 0, 10_000)
+    lowest_n: int = number(10, 1, 1_000_000)
+    heads_file: Optional[str] = path()
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_text("model.name", self.name)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ConfigError(f"Expected model.device to be auto, cpu, cuda or cuda:<id>, but got {self.device!r}.")
-        check_range("model.device_id", self.device_id, 0)
-        check_choice("model.dtype", self.dtype, MODEL_DTYPES)
-        check_range("model.max_new_tokens", self.max_new_tokens, 1)
-        check_range("model.num_beams", self.num_beams, 1)
-        check_choice("model.prefill_attention", self.prefill_attention, PREFILL_ATTENTIONS)
-        check_range("model.batch_size", self.batch_size, 1)
-        check_range("model.smoothing_sigma", self.smoothing_sigma, 0)
-        check_choice("model.mask_region", self.mask_region, MASK_REGIONS)
-        check_range("model.skip_layers", self.skip_layers, 0)
-        check_range("model.lowest_n", self.lowest_n, 1)
+        check_fields(self, "model")
         if self.use_flash_attn:
             raise ConfigError(
                 "Expected model.use_flash_attn to be false, but got true: flash attention computes no attention "

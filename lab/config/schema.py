@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator
-from typing import Any, Optional
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from lab.config import errors
 from lab.config.errors import ConfigError
+from lab.config.fields import known_keys
 from lab.config.inputs import check_inputs
+from lab.config.model_defaults import find_following
+from lab.config.path_keys import expand_paths
 from lab.config.settings import Settings
 
 
@@ -47,22 +50,27 @@ def validate(cfg: Any) -> Settings:
         cfg: What Hydra composed on the schema.
 
     Returns:
-        Frozen settings; the inputs that the stage needs exist.
+        Frozen settings, `~` expanded in their paths; the inputs that the stage needs exist.
 
     Raises:
         ConfigError: A value is of the wrong type or out of range, or an input is missing.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    settings = expand_paths(_convert(cfg))
+    check_inputs(settings)
+    return dataclasses.replace(settings, follows_model=find_following(cfg))
 
-    _check_keys(cfg)
+
+def _convert(cfg: Any) -> Settings:
+    """Turn the composed configuration into settings; whatever goes wrong is a mistake in the configuration."""
+    from omegaconf import OmegaConf
+
     try:
+        _check_keys(cfg)
         settings = OmegaConf.to_object(cfg)
-    except OmegaConfBaseException as error:
+    except Exception as error:
         raise ConfigError(explain(error)) from error
     if not isinstance(settings, Settings):
         raise ConfigError(f"Expected the configuration to follow the schema, but got {type(settings).__name__}.")
-    check_inputs(settings)
     return settings
 
 
@@ -72,36 +80,17 @@ def _check_keys(cfg: Any) -> None:
 
     known = known_keys()
     content = OmegaConf.to_container(cfg, resolve=False)
-    for key in _dotted_keys(typing.cast("dict[str, Any]", content), ""):
+    for key in _dotted_keys(typing.cast("dict[str, Any]", content), "", known):
         if key not in known:
             raise ConfigError(errors.explain_unknown_key(key, known))
 
 
-def _dotted_keys(tree: dict[str, Any], prefix: str) -> Iterator[str]:
+def _dotted_keys(tree: dict[str, Any], prefix: str, known: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a tree, down to those whose value may be anything."""
     for key, value in tree.items():
         yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _dotted_keys(value, f"{prefix}{key}.")
-
-
-def known_keys() -> dict[str, Any]:
-    """Map every dotted key of the configuration to its type."""
-    return dict(_walk_keys(Settings, ""))
-
-
-def text_keys() -> frozenset[str]:
-    """The keys that take free text, such as queries and paths."""
-    return frozenset(key for key, kind in known_keys().items() if kind in (str, Optional[str]))
-
-
-def _walk_keys(record: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    hints = typing.get_type_hints(record)
-    for entry in dataclasses.fields(record):
-        kind = hints[entry.name]
-        yield prefix + entry.name, kind
-        for inner in (kind, *typing.get_args(kind)):
-            if dataclasses.is_dataclass(inner):
-                yield from _walk_keys(typing.cast(type, inner), f"{prefix}{entry.name}.")
+        if isinstance(value, dict) and known.get(f"{prefix}{key}") is not Any:
+            yield from _dotted_keys(value, f"{prefix}{key}.", known)
 
 
 def explain(error: BaseException) -> str:

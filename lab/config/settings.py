@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import FrozenSet
 
 from lab.config.data_settings import DataSettings
 from lab.config.errors import ConfigError
+from lab.config.figures_settings import FiguresSettings
 from lab.config.logic_settings import (
     EntropySettings,
     HeadIndex,
@@ -21,7 +23,7 @@ from lab.config.logic_settings import (
 )
 from lab.config.model_settings import ModelSettings
 from lab.config.storage_settings import AttentionStorageSettings, StorageSettings
-from lab.config.values import check_choice
+from lab.config.values import check_fields, choice
 
 __all__ = [
     "PROJECT_ROOT",
@@ -30,6 +32,7 @@ __all__ = [
     "ConfigError",
     "DataSettings",
     "EntropySettings",
+    "FiguresSettings",
     "HeadIndex",
     "LogicSettings",
     "MaskSettings",
@@ -58,19 +61,23 @@ class Settings:
         logic: How heads are chosen and turned into a box.
         data: What goes in, where results go.
         storage: How attention files are written.
+        figures: How figures are written.
+        follows_model: Keys of `logic`, such as `smoothing.sigma`, whose values came with the model; not a key itself.
     """
 
-    stage: str = "pipeline"
+    stage: str = choice("pipeline", *(stage for stage in STAGES if stage != "pipeline"))
     save_fig: bool = True
     show_plot: bool = False
     model: ModelSettings = field(default_factory=ModelSettings)
     logic: LogicSettings = field(default_factory=LogicSettings)
     data: DataSettings = field(default_factory=DataSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    figures: FiguresSettings = field(default_factory=FiguresSettings)
+    follows_model: FrozenSet[str] = field(default=frozenset(), metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:
         """Reject an unknown stage."""
-        check_choice("stage", self.stage, STAGES)
+        check_fields(self, "")
 
     @property
     def result_dir(self) -> Path:

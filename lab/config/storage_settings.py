@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lab.config.values import check_choice, check_range
+from lab.config.values import check_fields, choice, number
 from lab.storage.attention_files import ATTENTION_DTYPES
 
 
@@ -25,14 +25,13 @@ class AttentionStorageSettings:
 
     save: bool = True
     compress: bool = True
-    dtype: str = "float16"
-    level: int = 1
+    dtype: str = choice(*ATTENTION_DTYPES)
+    level: int = number(1, 0, 9)
     keep_meta_pickle: bool = False
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_choice("storage.attention.dtype", self.dtype, ATTENTION_DTYPES)
-        check_range("storage.attention.level", self.level, 0, 9)
+        check_fields(self, "storage.attention")
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class StorageSettings:
     """
 
     attention: AttentionStorageSettings = field(default_factory=AttentionStorageSettings)
-    workers: int = 2
+    workers: int = number(2, 1, 64)
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_range("storage.workers", self.workers, 1, 64)
+        check_fields(self, "storage")

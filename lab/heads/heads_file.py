@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import numpy as np
 
 from lab.heads.head_scores import DatasetScores, DatasetSelection
+from lab.messages import shorten, shorten_reason
+from lab.storage.bounded_yaml import read_yaml
 from lab.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from lab.heads.audit import HeadAudit
 
+Parsed = TypeVar("Parsed")
+
 INDEX_BASE = 0
 NUM_RUNNERS_UP = 10
+_MAX_NUMBER = 1 << 40
 _HEADER = "# Heads fixed once for a model; layers and heads count from 0. Use: logic.heads_file=<this file>\n"
 
 
@@ -67,7 +73,7 @@ class HeadsFile:
         if not self.heads:
             raise ValueError("Expected a heads file to list at least one head, but got none.")
         if len(set(pairs)) < len(pairs):
-            raise ValueError(f"Expected a heads file to list each head once, but got {pairs}.")
+            raise ValueError(f"Expected a heads file to list each head once, but got {shorten(pairs)}.")
         for layer, head in pairs:
             if not (0 <= layer < self.num_layers and 0 <= head < self.num_heads):
                 raise ValueError(
@@ -212,7 +218,14 @@ def write_heads_file(path: str | os.PathLike[str], heads_file: HeadsFile) -> Non
     """Write a heads file, whole or not at all."""
     import yaml
 
-    text = yaml.safe_dump(heads_file_record(heads_file), sort_keys=False, default_flow_style=None, width=120)
+    class Dumper(yaml.SafeDumper):
+        """Writes out what stands twice, since the reader takes no references."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    record = heads_file_record(heads_file)
+    text = yaml.dump(record, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
     atomic_write(path, (_HEADER + text).encode("utf-8"))
 
 
@@ -223,17 +236,14 @@ def read_heads_file(path: str | os.PathLike[str]) -> HeadsFile:
         FileNotFoundError: If there is none.
         ValueError: If it is not a heads file, or counts heads from another number than 0.
     """
-    import yaml
-
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"Expected a heads file at {os.fspath(path)}, but found none. Make one with stage=batch_analyze."
         )
     try:
-        with open(path, encoding="utf-8") as file:
-            return _parse_heads_file(yaml.safe_load(file))
-    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        what = f"the field {error}" if isinstance(error, KeyError) else error
+        return _parse_heads_file(read_yaml(path))
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        what = shorten_reason(f"the field {error}" if isinstance(error, KeyError) else error)
         raise ValueError(f"Expected {os.fspath(path)} to be a heads file, but got a problem with it: {what}") from error
 
 
@@ -242,21 +252,21 @@ def _parse_heads_file(record: Any) -> HeadsFile:
         raise ValueError(f"Expected a mapping with model_name, template and heads, but got {type(record).__name__}.")
     if record["index_base"] != INDEX_BASE:
         raise ValueError(
-            f"Expected index_base to be {INDEX_BASE}, but got {record['index_base']!r}. Subtract it from each layer "
-            f"and head and set index_base: {INDEX_BASE}."
+            f"Expected index_base to be {INDEX_BASE}, but got {shorten(record['index_base'])}. Subtract it from each "
+            f"layer and head and set index_base: {INDEX_BASE}."
         )
     return HeadsFile(
-        model_name=str(record["model_name"]),
-        template=str(record["template"]),
+        model_name=_text(record["model_name"], "model_name"),
+        template=_text(record["template"], "template"),
         num_layers=_whole_number(record["num_layers"], "num_layers"),
         num_heads=_whole_number(record["num_heads"], "num_heads"),
-        heads=tuple(_parse_fixed_head(head) for head in record["heads"]),
-        runners_up=tuple(_parse_fixed_head(head) for head in record.get("runners_up") or ()),
-        num_samples=record.get("num_samples"),
-        threshold=record.get("threshold"),
-        inputs_sha256=str(record.get("inputs_sha256") or ""),
-        rules=dict(record.get("rules") or {}),
-        source=str(record.get("source") or ""),
+        heads=_parse_heads(record["heads"], "heads"),
+        runners_up=_parse_heads(record.get("runners_up") or [], "runners_up"),
+        num_samples=_or_none(_whole_number, record.get("num_samples"), "num_samples"),
+        threshold=_or_none(_number, record.get("threshold"), "threshold"),
+        inputs_sha256=_text(record.get("inputs_sha256") or "", "inputs_sha256"),
+        rules=_rules(record.get("rules") or {}),
+        source=_text(record.get("source") or "", "source"),
     )
 
 
@@ -264,16 +274,45 @@ def _fixed_head_record(head: FixedHead) -> dict[str, Any]:
     return {"layer": head.layer, "head": head.head, "frequency": head.frequency}
 
 
-def _parse_fixed_head(record: Mapping[str, Any]) -> FixedHead:
-    frequency = record.get("frequency")
+def _parse_heads(value: Any, name: str) -> tuple[FixedHead, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"Expected {name} to be a list of heads, but got {shorten(value)}.")
+    return tuple(map(_parse_fixed_head, value))
+
+
+def _parse_fixed_head(record: Any) -> FixedHead:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"Expected each head to be a mapping with layer and head, but got {shorten(record)}.")
     return FixedHead(
         _whole_number(record["layer"], "layer"),
         _whole_number(record["head"], "head"),
-        None if frequency is None else float(frequency),
+        _or_none(_number, record.get("frequency"), "frequency"),
     )
 
 
+def _rules(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"Expected rules to be a mapping, but got {shorten(value)}.")
+    return dict(value)
+
+
+def _or_none(parse: Callable[[Any, str], Parsed], value: Any, name: str) -> Parsed | None:
+    return None if value is None else parse(value, name)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"Expected {name} to be text, but got {shorten(value)}.")
+    return str(value)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"Expected {name} to be a number, but got {shorten(value)}.")
+    return float(value)
+
+
 def _whole_number(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"Expected {name} to be a whole number, but got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_NUMBER:
+        raise ValueError(f"Expected {name} to be a whole number, but got {shorten(value)}.")
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from lab.messages import shorten, shorten_reason
 from lab.records import CollectedAttention, Grid, Sample
+from lab.storage.arrays import to_float32
 from lab.storage.files import atomic_write, to_plain
 from lab.storage.paths import PathLike, attention_stem, find_attention_file
-from lab.storage.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
+from lab.storage.pickle_writer import dump_attention, round_to_bfloat16_bits
+from lab.storage.safe_pickle import read_plain_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +28,19 @@ ATTENTION_DTYPES = ("float16", "bfloat16", "float32")
 # Attention in float16 is almost noise to gzip: level 1 saves 16 %, level 9 saves 17 % at twice the time.
 GZIP_LEVEL = 1
 
+# Pillow opens no larger picture unless it is told to, so that no honest file speaks of one.
+MAX_IMAGE_PIXELS = 178_956_970
+# What a head's sum may exceed 1 by: attention is often computed in bfloat16, whose numbers are rounded by up to 2^-9 of
+# their size, and the smallest numbers of float16 by up to 2^-25.
+SUM_TOLERANCE = 2.0**-8
+TOKEN_TOLERANCE = 2.0**-25
+
 _UNKNOWN_QUERY = "(not recorded)"
 _ASSUMED_PATCH_SIZE = 14
+_MAX_TEXT = 100_000
+_MAX_META_ELEMENTS = 1_000_000
+_MAX_GRID_NUMBER = 1e9
+_MIN_CELL = 1e-6
 
 
 def build_meta(collected: CollectedAttention, dtype: str) -> dict[str, Any]:
@@ -65,6 +79,8 @@ def save_attention(
 ) -> dict[str, Any]:
     """Write the attention file, and remove its twin (`.pkl` against `.pkl.gz`) so that no stale one is ever read.
 
+    Equal attention and metadata give equal bytes.
+
     Args:
         path: Where to write; it should end in `.pkl.gz` if compressed, else in `.pkl` (see `OutputPaths.attention`).
         collected: Attention `[layers, heads, visual_tokens]`; stored as a tensor `[layers, heads, 1, visual_tokens]`.
@@ -78,15 +94,12 @@ def save_attention(
     Raises:
         ValueError: The dtype is not one of the three.
     """
-    import torch
-
     if dtype not in ATTENTION_DTYPES:
         raise ValueError(f"Expected the stored dtype to be one of {', '.join(ATTENTION_DTYPES)}, but got {dtype!r}.")
     path = Path(path)
-    tensor = torch.from_numpy(np.ascontiguousarray(collected.attention[:, :, None, :], dtype=np.float32))
-    tensor = tensor.to(getattr(torch, dtype)).clone()
     meta = build_meta(collected, dtype)
-    data = pickle.dumps({"attn": tensor, "meta": meta}, protocol=PICKLE_PROTOCOL)
+    attention = np.ascontiguousarray(collected.attention[:, :, None, :], dtype=np.float32)
+    data = dump_attention(attention, dtype, meta)
     atomic_write(path, _gzip(data, level) if compress else data)
     twin = path.with_name(attention_stem(path) + (".pkl" if compress else ".pkl.gz"))
     if twin != path:
@@ -112,19 +125,25 @@ def load_attention(path: PathLike, image_file: str | None = None) -> CollectedAt
         ValueError: The file is damaged, holds code, or is not an attention file.
     """
     path = find_attention_file(path)
-    content = read_plain_pickle(path)
+    attention, meta = _split(read_plain_pickle(path), path)
+    _check_attention(attention, path)
+    return _to_collected(attention, meta, path, image_file)
+
+
+def _split(content: Any, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Give attention `[layers, heads, visual_tokens]` and metadata of what a file holds."""
     if not isinstance(content, Mapping):
         content = {"attn": content}
     if "attn" not in content:
         raise ValueError(
-            f"Expected {path} to hold the key 'attn', but got the keys {sorted(map(str, content))}. "
+            f"Expected {path} to hold the key 'attn', but got the keys {shorten(list(content))}. "
             "Give an attention file written by stage=collect, not an analysis or metadata file."
         )
-    attention = _to_attention_array(content["attn"], path)
     meta = content.get("meta") or {}
     if not isinstance(meta, Mapping):
-        raise ValueError(f"Expected 'meta' in {path} to be a dictionary, but got {type(meta).__name__}.")
-    return _to_collected(attention, dict(meta), path, image_file)
+        raise ValueError(f"Expected 'meta' in {path} to be a dictionary, but got {type(meta).__name__}. Collect again.")
+    _check_meta(meta, path)
+    return _to_attention_array(content["attn"], path), dict(meta)
 
 
 def round_attention(attention: np.ndarray, dtype: str) -> np.ndarray:
@@ -141,10 +160,7 @@ def round_attention(attention: np.ndarray, dtype: str) -> np.ndarray:
         return attention
     if dtype == "float16":
         return attention.astype(np.float16).astype(np.float32)
-    import torch
-
-    rounded: np.ndarray = torch.from_numpy(attention).to(getattr(torch, dtype)).float().numpy()
-    return rounded
+    return (round_to_bfloat16_bits(attention).astype(np.uint32) << 16).view(np.float32)
 
 
 def _gzip(data: bytes, level: int) -> bytes:
@@ -155,8 +171,6 @@ def _gzip(data: bytes, level: int) -> bytes:
 
 def _to_attention_array(value: Any, path: Path) -> np.ndarray:
     """Turn a stored tensor or array `[L, H, 1, V]` or `[L, H, V]` into `[L, H, V]` float32."""
-    if hasattr(value, "detach"):
-        value = value.detach().float().numpy()
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         raise ValueError(f"Expected the attention in {path} to be a tensor of numbers, but got {type(value).__name__}.")
     if value.ndim == 4 and value.shape[2] == 1:
@@ -166,17 +180,75 @@ def _to_attention_array(value: Any, path: Path) -> np.ndarray:
             f"Expected the attention in {path} to have the shape [layers, heads, 1, visual_tokens], "
             f"but got {list(value.shape)}."
         )
-    return np.ascontiguousarray(value, dtype=np.float32)
+    return to_float32(value)
+
+
+def _check_attention(attention: np.ndarray, path: Path) -> None:
+    """Refuse numbers that attention after softmax cannot be, by layer and head.
+
+    Args:
+        attention: `[layers, heads, visual_tokens]`, float32.
+        path: The file, for messages.
+    """
+    limit = 1 + SUM_TOLERANCE + attention.shape[2] * TOKEN_TOLERANCE
+    with np.errstate(invalid="ignore"):
+        sums = attention.sum(axis=2, dtype=np.float64)
+    lowest = attention.min(axis=2)  # NaN and inf show in the sum, or here
+    for bad, what, why in (
+        (~(np.isfinite(sums) & np.isfinite(lowest)), "finite", "NaN or inf"),
+        (lowest < 0, "at least 0", "negative numbers"),
+        (attention.max(axis=2) > limit, "at most 1", "numbers above 1"),
+        (sums > limit, "at most 1 in sum over the image", "a larger sum"),
+    ):
+        if bad.any():
+            layer, head = (int(index) for index in np.argwhere(bad)[0])
+            raise ValueError(
+                f"Expected the attention in {path} to be {what}, but got {why} in {int(bad.sum())} of {bad.size} "
+                f"heads, first L{layer}H{head} (sum {sums[layer, head]:.6g}, lowest {lowest[layer, head]:.6g}). "
+                "It is not attention after softmax, or the model overflowed in float16: collect again, "
+                "with model.dtype=bfloat16 or float32."
+            )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Metadata
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _check_meta(meta: Mapping[Any, Any], path: Path) -> None:
+    """Refuse metadata whose text or arrays are too large to be any, or of types that they cannot be."""
+    for key in ("id", "image_file", "query", "model_name", "prompt_template"):
+        value = meta.get(key)
+        if value is not None and (not isinstance(value, (str, int, float)) or len(str(value)) > _MAX_TEXT):
+            raise ValueError(
+                f"Expected {key!r} in the metadata of {path} to be text of at most {_MAX_TEXT} characters, "
+                f"but got {shorten(value)}. Collect again."
+            )
+    elements = _count_elements(meta)
+    if elements > _MAX_META_ELEMENTS:
+        raise ValueError(
+            f"Expected the metadata of {path} to hold at most {_MAX_META_ELEMENTS} numbers in arrays, "
+            f"but got {elements}. Collect again."
+        )
+
+
+def _count_elements(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.size
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_count_elements, items))
 
 
 def _to_collected(
     attention: np.ndarray, meta: dict[str, Any], path: Path, image_file: str | None
 ) -> CollectedAttention:
     image_file = str(image_file or meta.get("image_file") or "")
+    sample_id = str(meta.get("id") or "")
+    query = str(meta.get("query") or "")
     sample = Sample(
-        id=str(meta.get("id") or attention_stem(path)),
+        id=sample_id if sample_id.strip() else attention_stem(path),
         image_file=image_file,
-        query=str(meta.get("query") or _UNKNOWN_QUERY),
+        query=query if query.strip() else _UNKNOWN_QUERY,
     )
     if "grid" in meta:
         grid, image_size_wh = _grid_from_meta(meta, path)
@@ -184,18 +256,66 @@ def _to_collected(
         grid, image_size_wh, assumed = _assume_grid(attention.shape[2], meta, image_file, path)
         meta["assumed"] = assumed
         logger.warning("%s holds no grid: assumed %s.", path, assumed)
+    if grid.num_cells != attention.shape[2]:
+        raise ValueError(
+            f"Expected {path} to hold as many visual tokens as its grid has cells ({grid.rows} x {grid.cols}), "
+            f"but got {attention.shape[2]}. Collect again."
+        )
     return CollectedAttention(attention=attention, grid=grid, image_size_wh=image_size_wh, sample=sample, meta=meta)
 
 
 def _grid_from_meta(meta: Mapping[str, Any], path: Path) -> tuple[Grid, tuple[int, int]]:
     try:
-        width, height = meta["image_size"]
-        return Grid(**meta["grid"]), (int(width), int(height))
-    except (TypeError, KeyError, ValueError) as error:
+        grid = Grid(**meta["grid"])
+        _check_grid(grid)
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"Expected the grid and image_size in the metadata of {path} to be complete, but got {error!r}. "
-            "Collect again."
+            f"Expected the grid and image_size in the metadata of {path} to be complete, "
+            f"but got a problem with the grid: {shorten_reason(error)}. Collect again."
         ) from error
+    return grid, check_image_size(meta.get("image_size"), f"'image_size' in the metadata of {path}")
+
+
+def _check_grid(grid: Grid) -> None:
+    if type(grid.rows) is not int or type(grid.cols) is not int:
+        raise ValueError(f"{shorten(grid.rows)} rows, {shorten(grid.cols)} columns")
+    for number in (grid.x0, grid.y0, grid.cell_w, grid.cell_h):
+        if type(number) not in (int, float) or abs(number) > _MAX_GRID_NUMBER:
+            raise ValueError(f"the edge or size {shorten(number)}")
+    if min(grid.cell_w, grid.cell_h) < _MIN_CELL:
+        raise ValueError(f"cells of {grid.cell_w} x {grid.cell_h} pixels")
+
+
+def check_image_size(value: Any, what: str) -> tuple[int, int]:
+    """Check the size of a picture that a file speaks of: a mask of that size will be made.
+
+    Args:
+        value: What should be `[width, height]` in pixels.
+        what: What it is and where, for messages.
+
+    Returns:
+        Width and height.
+
+    Raises:
+        ValueError: It is not two whole numbers from 1, or more than `MAX_IMAGE_PIXELS` in all.
+    """
+    sizes = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    if not isinstance(sizes, (list, tuple)) or len(sizes) != 2 or not all(map(_is_side, sizes)):
+        raise ValueError(f"Expected {what} to be [width, height] in pixels, but got {shorten(value)}. Collect again.")
+    width, height = (int(size) for size in sizes)
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"Expected {what} to be a picture of at most {MAX_IMAGE_PIXELS} pixels in all, but got {width} x {height}. "
+            "Shrink the picture, then collect again."
+        )
+    return width, height
+
+
+def _is_side(value: Any) -> bool:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
+        return value.is_integer() and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _assume_grid(
@@ -208,7 +328,7 @@ def _assume_grid(
             f"Expected {path}, whose metadata hold no grid, to have a square number of visual tokens, "
             f"but got {visual_tokens}. Collect again, so that the grid is stored."
         )
-    image_size_wh, origin = _find_image_size(meta, image_file, side_cells)
+    image_size_wh, origin = _find_image_size(meta, image_file, side_cells, path)
     width, height = image_size_wh
     side = max(width, height)
     cell = side / side_cells
@@ -216,22 +336,33 @@ def _assume_grid(
     return grid, image_size_wh, f"a {side_cells} x {side_cells} grid over the image ({origin}) padded to a square"
 
 
-def _find_image_size(meta: Mapping[str, Any], image_file: str, side_cells: int) -> tuple[tuple[int, int], str]:
-    if image_file and Path(image_file).is_file():
+def _find_image_size(
+    meta: Mapping[str, Any], image_file: str, side_cells: int, path: Path
+) -> tuple[tuple[int, int], str]:
+    if image_file and "\0" not in image_file and Path(image_file).is_file():
         width, height = read_image_size(image_file)
         return (width, height), f"{width} x {height}, from {image_file}"
-    if meta.get("image_size"):
-        width, height = (int(number) for number in meta["image_size"])
+    if meta.get("image_size") is not None:
+        width, height = check_image_size(meta["image_size"], f"'image_size' in the metadata of {path}")
         return (width, height), f"{width} x {height}, from the metadata"
     side = side_cells * _ASSUMED_PATCH_SIZE
     return (side, side), f"unknown, taken as {side} x {side}; give data.image_file for a true box"
 
 
 def read_image_size(path: PathLike) -> tuple[int, int]:
-    """Read width and height of an image in pixels, after EXIF rotation, without decoding it."""
+    """Read width and height of an image in pixels, after EXIF rotation, without decoding it.
+
+    Raises:
+        ValueError: It is no image that can be read, or a larger one than Pillow opens.
+    """
     from PIL import Image
 
-    with Image.open(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"Expected {path} to be a readable image, but got {shorten_reason(error)}. Check the file."
+        ) from error
     return (height, width) if turned else (width, height)

@@ -9,16 +9,19 @@ import math
 import os
 import pickle
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
+from lab.messages import shorten, shorten_reason
 from lab.records import HeadChoice, HeadScore, Localization, Sample
+from lab.storage.bounded_json import JsonlLine, read_json, read_jsonl
 from lab.storage.paths import PathLike
 from lab.storage.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
+
+__all__ = ["JsonlLine", "read_json", "read_jsonl"]  # readers of JSON, found here as well
 
 logger = logging.getLogger(__name__)
 
@@ -104,21 +107,33 @@ def load_analysis(path: PathLike) -> list[HeadScore]:
     """
     rows = read_plain_pickle(Path(path))
     try:
-        return [
-            HeadScore(
-                layer=int(row["layer"]),
-                head=int(row["head"]),
-                attn_sum=float(row["attn_sum"]),
-                spatial_entropy=float(row["spatial_entropy"]),
-                bottom_row_focus=bool(row["bottom_row_focus"]),
-                num_components=int(row["num_components"]),
-            )
-            for row in rows
-        ]
-    except (TypeError, KeyError, ValueError) as error:
+        if not isinstance(rows, list):
+            raise TypeError(f"a {type(rows).__name__}")
+        return [_read_score(row) for row in rows]
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"Expected {path} to be a list of heads with layer, head and scores, but got {error!r}. Analyze again."
+            f"Expected {path} to be a list of heads with layer, head and scores, but got {shorten_reason(error)}. "
+            "Analyze again."
         ) from error
+
+
+def _read_score(row: Any) -> HeadScore:
+    if not isinstance(row, Mapping):
+        raise TypeError(f"the row {shorten(row)}")
+    for key in ("layer", "head", "num_components"):
+        if type(row[key]) is not int or row[key] < 0:
+            raise ValueError(f"{key} {shorten(row[key])}")
+    for key in ("attn_sum", "spatial_entropy"):
+        if not isinstance(row[key], (int, float)):
+            raise ValueError(f"{key} {shorten(row[key])}")
+    return HeadScore(
+        layer=row["layer"],
+        head=row["head"],
+        attn_sum=float(row["attn_sum"]),
+        spatial_entropy=float(row["spatial_entropy"]),
+        bottom_row_focus=bool(row["bottom_row_focus"]),
+        num_components=row["num_components"],
+    )
 
 
 def bbox_record(sample: Sample, localization: Localization, choice: HeadChoice) -> dict[str, Any]:
@@ -170,25 +185,34 @@ def load_bbox_json(path: PathLike) -> dict[str, Any]:
         ValueError: The file is not such a record.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = read_json(path)
+        if not isinstance(record, dict):
+            raise TypeError(f"a {type(record).__name__}")
         box = record["bbox_xyxy"]
-        if box is not None:
-            x0, y0, x1, y1 = (float(edge) for edge in box)
-            if not (all(map(math.isfinite, (x0, y0, x1, y1))) and x0 <= x1 and y0 <= y1):
-                raise ValueError(f"the box {box}")
-            record["bbox_xyxy"] = [x0, y0, x1, y1]
+        record["bbox_xyxy"] = None if box is None else _read_box(box)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"Expected {path} to hold 'bbox_xyxy' as [x0, y0, x1, y1] or null, but got {error}. Visualize again."
+            f"Expected {path} to hold 'bbox_xyxy' as [x0, y0, x1, y1] or null, but got {shorten_reason(error)}. "
+            "Visualize again."
         ) from error
-    return dict(record)
+    return record
+
+
+def _read_box(value: Any) -> list[float]:
+    numbers = isinstance(value, list) and all(type(edge) in (int, float) for edge in value)
+    if not numbers or len(value) != 4:
+        raise ValueError(f"the box {shorten(value)}")
+    x0, y0, x1, y1 = box = [float(edge) for edge in value]
+    if not (all(map(math.isfinite, box)) and x0 <= x1 and y0 <= y1):
+        raise ValueError(f"the box {shorten(value)}")
+    return box
 
 
 def save_mask_png(path: PathLike, mask: np.ndarray) -> None:
     """Write a mask `[height, width]` bool as an 8-bit grey PNG of 0 and 255."""
     from PIL import Image
 
-    image = Image.fromarray(np.where(np.asarray(mask, dtype=bool), 255, 0).astype(np.uint8))
+    image = Image.fromarray(np.asarray(mask, dtype=bool).astype(np.uint8) * np.uint8(255))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     atomic_write(path, buffer.getvalue())
@@ -200,10 +224,15 @@ def save_meta_json(path: PathLike, meta: Mapping[str, Any]) -> None:
 
 
 def load_meta(path: PathLike) -> dict[str, Any]:
-    """Read `<id>_meta.json`."""
-    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read `<id>_meta.json`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no JSON object.
+    """
+    value = read_json(path)
     if not isinstance(value, dict):
-        raise ValueError(f"Expected {path} to hold a JSON object, but got {type(value).__name__}.")
+        raise ValueError(f"Expected {path} to hold a JSON object, but got a {type(value).__name__}. Collect again.")
     return value
 
 
@@ -245,57 +274,6 @@ def _finite_or_null(value: Any) -> Any:
 # --------------------------------------------------------------------------------------------------------------------
 # JSONL
 # --------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class JsonlLine:
-    """One line of a JSONL file that is not blank.
-
-    Attributes:
-        number: 1-based line number.
-        row: The object, or None where the line is not one.
-        error: Why there is no row; empty where there is.
-    """
-
-    number: int
-    row: dict[str, Any] | None
-    error: str = ""
-
-
-def read_jsonl(path: PathLike) -> Iterator[JsonlLine]:
-    """Read a JSONL file line by line; a bad line does not stop the others.
-
-    Args:
-        path: UTF-8 text, one JSON object a line; blank lines and a byte order mark are passed over.
-
-    Yields:
-        One record for each line that is not blank.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a JSONL file at {path}, but found none. Check the path.")
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
-            if line.strip():
-                yield _parse_jsonl_line(number, line)
-
-
-def _parse_jsonl_line(number: int, line: bytes) -> JsonlLine:
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return JsonlLine(number, None, f"Expected line {number} to be UTF-8 text, but got {error.reason}.")
-    except (ValueError, RecursionError) as error:
-        return JsonlLine(number, None, f"Expected line {number} to be a JSON object, but got unreadable JSON: {error}.")
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        return JsonlLine(number, None, f"Expected line {number} to be a JSON object, but got a {kind}.")
-    return JsonlLine(number, value)
 
 
 def append_jsonl_line(path: PathLike, row: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
@@ -13,13 +14,17 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 _MAX_NAME_LENGTH = 160
 
+# Windows takes these for devices, whatever the case and whatever follows a dot.
+_DEVICES = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
+
 
 def safe_name(sample_id: str) -> str:
     """Turn any id into a file name, the same way everywhere, two different ids never into one name.
 
-    Letters, digits, `_`, `-` and `.` stay, all else is percent-encoded as UTF-8. A leading dot is encoded, and so is
-    the last underscore of ids such as `a_meta`, whose attention file would otherwise be the metadata file of `a`. Very
-    long ids are cut and end in `~` with a hash of the whole.
+    Letters, digits, `_`, `-` and `.` stay, all else is percent-encoded as UTF-8; so are a leading dot, the first letter
+    of a name that is a device on Windows (`con`, `nul.x`), and the last underscore of ids such as `a_meta`, whose
+    attention file would otherwise be the metadata file of `a`. A dot at the end harms nowhere, since an ending follows.
+    Very long ids are cut and end in `~` with a hash of the whole.
 
     Args:
         sample_id: Identifier, any non-empty text.
@@ -30,6 +35,51 @@ def safe_name(sample_id: str) -> str:
     Raises:
         ValueError: The id is empty.
     """
+    return _cut(_harmless(sample_id), sample_id)
+
+
+def distinct_name(sample_id: str) -> str:
+    """The name of an id that shares a run with another one that differs from it by case only.
+
+    On macOS and Windows their plain names would be one file. An id with capitals keeps its spelling, but ends in `~`
+    with a number that says which of its letters are capitals: `Bird` is `Bird~1`, `COCO_7` is `COCO_7~f` (bit n of
+    the hexadecimal number is the n-th letter).
+    """
+    capitals, name = _capitals(sample_id), _harmless(sample_id)
+    return _cut(f"{name}~{capitals:x}" if capitals else name, sample_id)
+
+
+def differ_by_case_only(sample_ids: Iterable[str]) -> frozenset[str]:
+    """The ids that are equal to another of them but for case, and so need their `distinct_name`."""
+    spellings: dict[str, set[str]] = {}
+    for sample_id in sample_ids:
+        spellings.setdefault(sample_id.lower(), set()).add(sample_id)
+    return frozenset(sample_id for group in spellings.values() if len(group) > 1 for sample_id in group)
+
+
+def find_stem(sample_id: str, present: Collection[str], endings: Sequence[str] = ("_bbox.json",)) -> str:
+    """Find what the file names of an id begin with in a directory of results.
+
+    Args:
+        sample_id: Identifier.
+        present: Names of the files in the directory, exactly as they are listed.
+        endings: The files that are looked for, any of which will do.
+
+    Returns:
+        The first of its distinct name, its safe name, and the name that versions gave which knew no devices, of which
+        one of the files is there; the safe name where none is.
+    """
+    names = dict.fromkeys((distinct_name(sample_id), safe_name(sample_id), _cut(_encode(sample_id), sample_id)))
+    found = next((name for name in names if any(name + ending in present for ending in endings)), None)
+    return safe_name(sample_id) if found is None else found
+
+
+def _harmless(sample_id: str) -> str:
+    name = _encode(sample_id)
+    return f"%{ord(name[0]):02X}{name[1:]}" if name.split(".")[0].lower() in _DEVICES else name
+
+
+def _encode(sample_id: str) -> str:
     if not sample_id:
         raise ValueError("Expected an id to be non-empty text, but got ''. Give every row an id.")
     name = quote(sample_id, safe="", errors="surrogatepass").replace("~", "%7E")
@@ -38,10 +88,20 @@ def safe_name(sample_id: str) -> str:
     for ending in ("_meta", "_analysis"):
         if name.endswith(ending):
             name = f"{name[: -len(ending)]}%5F{ending[1:]}"
-    if len(name) > _MAX_NAME_LENGTH:
-        digest = hashlib.sha256(sample_id.encode("utf-8", "surrogatepass")).hexdigest()[:20]
-        name = f"{name[: _MAX_NAME_LENGTH - 21]}~{digest}"
     return name
+
+
+def _capitals(sample_id: str) -> int:
+    """Which ASCII letters are capitals: bit n stands for the n-th letter. Others are percent-encoded anyway."""
+    letters = [letter for letter in sample_id if letter.isascii() and letter.isalpha()]
+    return sum(1 << position for position, letter in enumerate(letters) if letter.isupper())
+
+
+def _cut(name: str, sample_id: str) -> str:
+    if len(name) <= _MAX_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(sample_id.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    return f"{name[: _MAX_NAME_LENGTH - 21]}~{digest}"
 
 
 @dataclass(frozen=True)
@@ -66,8 +126,13 @@ class OutputPaths:
         stem = attention_stem(attention_file)
         return cls(Path(attention_file).parent, stem, top_k, stem)
 
+    @property
+    def file_stem(self) -> str:
+        """What the names of all its files begin with."""
+        return self.stem or safe_name(self.id)
+
     def _with(self, ending: str) -> Path:
-        return Path(self.directory) / f"{self.stem or safe_name(self.id)}{ending}"
+        return Path(self.directory) / f"{self.file_stem}{ending}"
 
     def attention(self, compress: bool = True) -> Path:
         """Path of the attention file."""
@@ -118,7 +183,7 @@ class OutputPaths:
 
 
 def attention_stem(path: PathLike) -> str:
-    """Give the file name of an attention file without `.pkl` or `.pkl.gz`, which is the safe name of its id."""
+    """Give the file name of an attention file without `.pkl` or `.pkl.gz`: the safe name of its id, or an older one."""
     name = Path(path).name
     for ending in (".pkl.gz", ".pkl"):
         if name.endswith(ending):

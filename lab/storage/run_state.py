@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lab.datasets.rows import RowFailure
+from lab.messages import shorten_reason
 from lab.records import Sample
-from lab.storage.files import append_jsonl_line, atomic_write, load_bbox_json, read_jsonl, save_json
-from lab.storage.paths import OutputPaths
+from lab.storage.files import append_jsonl_line, atomic_write, load_bbox_json, read_json, read_jsonl, save_json
+from lab.storage.paths import OutputPaths, find_stem
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +67,11 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+        return dict(read_json(path)["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"Expected {path} to hold the settings of an earlier run, but got {error!r}. Delete it to start afresh."
+            f"Expected {path} to hold the settings of an earlier run, but got {shorten_reason(error)}. "
+            "Delete it to start afresh."
         ) from error
 
 
@@ -107,7 +109,7 @@ def find_finished(
     present = {entry.name for entry in os.scandir(directory)} if directory.is_dir() else set()
     finished = set()
     for sample in samples:
-        paths = OutputPaths(directory, sample.id, top_k)
+        paths = OutputPaths(directory, sample.id, top_k, find_stem(sample.id, present))
         if _has_files(paths, present, wanted) and _is_current(paths.bbox_json, sample, run_fingerprint):
             finished.add(sample.id)
     return frozenset(finished)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llava.mm_utils import restore_bos
 from llava.model.checkpoint_files import CheckpointFiles, refuse_faulty_tensors
+from llava.model.config_checks import check_image_token, check_numbers, refuse_quantised
+from llava.model.tokenizers import check_vocabulary, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -87,8 +89,15 @@ def _read_config(files: CheckpointFiles) -> tuple[dict[str, Any], bool]:
     _refuse_partial(files)
     files.require("config.json")
     config = files.json("config.json")
+    refuse_quantised(config, files.name)
+    check_numbers(config, f"config.json of {files.name!r}")
     if is_original_format(config):
         return config, True
+    if isinstance(config.get("vision_tower"), str) and "text_config" not in config:
+        raise ValueError(
+            f"Expected config.json of {files.name!r} to name its vision tower under mm_vision_tower, "
+            f"but got vision_tower. Rename the key."
+        )
     if config.get("model_type") != "llava":
         raise ValueError(
             f"Expected {files.name!r} to be a LLaVA checkpoint (model_type llava, or LLaVA's own config.json with "
@@ -114,18 +123,23 @@ def _refuse_partial(files: CheckpointFiles) -> None:
 
 
 def _load_hugging_face(files: CheckpointFiles, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-    from transformers import AutoTokenizer, LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration
 
-    place = {"cache_dir": files.cache_dir, "revision": files.revision}
+    model_config = _hugging_face_config(files)
+    files.check_weights()
+    directory, place = files.directory, {"cache_dir": files.cache_dir, "revision": files.revision}
+    tokenizer = load_tokenizer(files, original=False)
+    check_vocabulary(tokenizer, files.name, int(model_config.text_config.vocab_size))
     try:
         # Tensors that do not fit are refused below, by name, rather than warned of or raised without a name.
         with _quiet_transformers():
             model, info = LlavaForConditionalGeneration.from_pretrained(
-                files.name,
+                directory,
                 **place,
                 **{_dtype_option(): dtype},
                 **_device_option(device),
                 **_naming_option(),
+                config=model_config,
                 attn_implementation="eager",
                 low_cpu_mem_usage=True,
                 output_loading_info=True,
@@ -137,11 +151,26 @@ def _load_hugging_face(files: CheckpointFiles, device: torch.device, dtype: torc
             f"{' '.join(str(error).split())}"
         ) from error
     _check_loading(files.name, info)
-    tokenizer = AutoTokenizer.from_pretrained(files.name, **place)
-    settings = files.json("tokenizer_config.json")
-    if "tokenizer_class" in settings:
-        restore_bos(tokenizer, settings)
     return LoadedModel(model.to(device).eval(), tokenizer)
+
+
+def _hugging_face_config(files: CheckpointFiles) -> Any:
+    """The stock config, checked."""
+    from transformers import LlavaConfig
+
+    where, content = f"config.json of {files.name!r}", files.json("config.json")
+    for part in ("text_config", "vision_config"):
+        settings = content.get(part, {})
+        if not isinstance(settings, dict):
+            raise ValueError(f"Expected {part} in {where} to hold named values, but got {reprlib.repr(settings)}.")
+        check_numbers(settings, f"{part} of {where}")
+    try:
+        config = LlavaConfig.from_dict(content)
+    except Exception as error:  # transformers raises many kinds on settings that make no model
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"Expected {where} to describe a LLaVA model, but got: {reason}. Fetch it again.") from error
+    check_image_token(content, int(config.text_config.vocab_size), where)
+    return config
 
 
 def _misshapen(entry: Any) -> str:

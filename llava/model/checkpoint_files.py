@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.model.file_checks import check_weight_file, read_settings, refuse_pointer
+from llava.model.hub import announce_download, cache_place, is_repository_id, look_up, size_hint
+
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
-
-CACHE_VARIABLES = ("TRANSFORMERS_CACHE", "HF_HOME", "HF_HUB_CACHE")
 # Each with its index for checkpoints in several files; the first that is there is read.
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # Tensors that an error names of each kind.
 _SHOWN = 4
-
-
-def export_cache_dir(cache_dir: str | None) -> None:
-    """Point every variable that transformers and its hub client read at one cache.
-
-    Call it before transformers is imported, since it reads them once. None leaves the environment as it is.
-
-    Args:
-        cache_dir: Directory for downloaded files (`model.cache_dir`).
-    """
-    if cache_dir is None:
-        return
-    if "huggingface_hub" in sys.modules:
-        logger.warning("model.cache_dir was exported after the hub client was imported: it keeps its earlier cache.")
-    for variable in CACHE_VARIABLES:
-        os.environ[variable] = str(cache_dir)
 
 
 @dataclass(frozen=True)
@@ -47,37 +29,77 @@ class CheckpointFiles:
         name: A directory, or the id of a hub repository.
         cache_dir: Where downloaded files are kept; None for the default place.
         revision: Branch, tag or commit of a hub repository.
+        named_in: The key and file that name it, for messages; empty for the model itself.
     """
 
     name: str
     cache_dir: str | None = None
     revision: str | None = None
+    named_in: str = ""
 
     @property
     def is_local(self) -> bool:
         """Whether the name is a directory."""
         return os.path.isdir(self.name)
 
+    def announce(self, bytes_per_number: int) -> None:
+        """Say what will have to be downloaded before anything is.
+
+        Args:
+            bytes_per_number: Bytes of a weight as the model will hold it.
+
+        Raises:
+            ValueError: If the name is neither a directory nor a repository.
+        """
+        if self.is_local:
+            return
+        if not is_repository_id(self.name):
+            raise ValueError(self._no_repository())
+        announce_download(self.name, self.revision, self.cache_dir, bytes_per_number)
+
+    @property
+    def directory(self) -> str:
+        """Where its files lie: the directory itself, or the snapshot in the cache, with all that loading takes.
+
+        Raises:
+            ValueError: If the checkpoint cannot be reached.
+        """
+        if self.is_local:
+            return self.name
+        for file_name in look_up(self.name, self.revision).needed():
+            self.find(file_name)
+        return str(self.require("config.json").parent)
+
     def find(self, file_name: str) -> Path | None:
         """Path of a file, downloaded if need be, or None if the checkpoint does not have it.
 
         Raises:
-            ValueError: If the checkpoint itself cannot be reached.
+            ValueError: If the checkpoint itself cannot be reached, or the file is a mere pointer to Git LFS.
         """
-        if self.is_local:
-            path = Path(self.name, file_name)
-            return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            return Path(hf_hub_download(self.name, file_name, cache_dir=self.cache_dir, revision=self.revision))
-        except HFValidationError:
-            raise ValueError(self._unreachable("which is neither a directory nor a repository id")) from None
-        except (LocalEntryNotFoundError, EntryNotFoundError):
+        path = Path(self.name, file_name) if self.is_local else self._find_in_hub(file_name)
+        if path is None or not path.is_file():
             return None
-        except (OSError, ValueError) as error:
-            raise ValueError(self._unreachable(f"which cannot be reached ({_first_line(error)})")) from error
+        refuse_pointer(path)
+        return path
+
+    def _find_in_hub(self, file_name: str) -> Path | None:
+        if not is_repository_id(self.name):
+            raise ValueError(self._no_repository())
+        from huggingface_hub import hf_hub_download
+
+        listing = look_up(self.name, self.revision)
+        if listing.sizes is not None and file_name not in listing.sizes:
+            return None
+        place: dict[str, Any] = {"cache_dir": self.cache_dir, "revision": self.revision}
+        try:
+            return Path(hf_hub_download(self.name, file_name, local_files_only=listing.sizes is None, **place))
+        except Exception as error:  # the client raises errors of whichever HTTP library it uses
+            if listing.sizes is None:
+                return None
+            raise ValueError(
+                f"Expected {file_name} of {self.name!r} to come from the hub, but got {_first_line(error)[:200]}. "
+                "Run the same command again: what has been downloaded is kept."
+            ) from error
 
     def require(self, file_name: str) -> Path:
         """Path of a file that must be there.
@@ -90,17 +112,16 @@ class CheckpointFiles:
             return path
         if self.is_local:
             raise ValueError(f"Expected {self.name!r} to hold {file_name}, but got a directory without it.")
-        raise ValueError(self._unreachable(f"whose {file_name} is neither in the cache nor to be had from the hub now"))
+        raise ValueError(self._unreachable(file_name))
 
     def json(self, file_name: str) -> dict[str, Any]:
-        """Content of a JSON file, or nothing at all if the checkpoint does not have it."""
+        """Content of a JSON file, or nothing at all if the checkpoint does not have it.
+
+        Raises:
+            ValueError: If it is too large, no JSON, or holds something else than named values.
+        """
         path = self.find(file_name)
-        if path is None:
-            return {}
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Expected {path} to be JSON, but got text that is not ({error}).") from error
+        return {} if path is None else read_settings(path)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and tensor of every weight, file by file, each read from disk only as it is used.
@@ -111,11 +132,20 @@ class CheckpointFiles:
         for path in self._weight_paths():
             yield from _read_tensors(path)
 
+    def check_weights(self) -> None:
+        """See that every file of weights is there and whole, as far as its outside tells, before any is read.
+
+        Raises:
+            ValueError: If there are none, or one is missing, cut off, or a pointer to Git LFS.
+        """
+        for path in self._weight_paths():
+            check_weight_file(path)
+
     def _weight_paths(self) -> list[Path]:
         for file_name in _WEIGHT_FILES:
             index = self.json(f"{file_name}.index.json")
             if index:
-                return [self.require(shard) for shard in sorted(set(index["weight_map"].values()))]
+                return [self.require(shard) for shard in _shards(index, f"{file_name}.index.json of {self.name!r}")]
             path = self.find(file_name)
             if path is not None:
                 return [path]
@@ -124,12 +154,31 @@ class CheckpointFiles:
             "but got none of them."
         )
 
-    def _unreachable(self, what: str) -> str:
+    def _no_repository(self) -> str:
+        """What to say of a path that is not here."""
+        if self.named_in:
+            return (
+                f"Expected {self.named_in} to name a vision tower that is here, but got {reprlib.repr(self.name)}, "
+                "which is neither a directory here nor a repository id. Set it to the tower's directory, or to its "
+                "repository, such as openai/clip-vit-large-patch14-336."
+            )
+        return (
+            "Expected model.name to be a directory or a repository id (owner/name), but got "
+            f"{reprlib.repr(self.name)}, which is neither a directory nor a repository id. Check the path."
+        )
+
+    def _unreachable(self, file_name: str) -> str:
         place = f" --cache-dir {self.cache_dir}" if self.cache_dir else ""
         revision = f" --revision {self.revision}" if self.revision else ""
+        cache = cache_place(self.cache_dir)
+        if Path(cache, "config.json").is_file():
+            advice = f"{cache} is a checkpoint itself rather than a cache: give it as model.name={cache}"
+        else:
+            advice = f"Where there is a network, run: hf download {self.name}{revision}{place}{size_hint(self.name)}"
+        reason = look_up(self.name, self.revision).reason or "it has no such file"
         return (
-            f"Expected model {self.name!r} to be at hand, but got a name {what}. "
-            f"Where there is a network, run: hf download {self.name}{revision}{place}"
+            f"Expected model {self.name!r} to be at hand, but got a name whose {file_name} is neither in the cache "
+            f"{cache} nor to be had from the hub ({reason}). {advice}"
         )
 
 
@@ -149,6 +198,19 @@ def refuse_faulty_tensors(checkpoint: str, **faults: list[str]) -> None:
             f"Expected the tensors of {checkpoint!r} to be those of its config.json, but got {', '.join(found)}. "
             "Fetch the checkpoint again, or check that its config.json belongs to it."
         )
+
+
+def _shards(index: Mapping[str, Any], where: str) -> list[str]:
+    """Names of the files that an index of weights lists."""
+    weight_map = index.get("weight_map")
+    named = isinstance(weight_map, dict) and weight_map and all(isinstance(name, str) for name in weight_map.values())
+    if not isinstance(weight_map, dict) or not named:
+        raise ValueError(f"Expected {where} to say which file holds which tensor (weight_map), but got none.")
+    shards = sorted(set(weight_map.values()))
+    outside = [name for name in shards if Path(name).name != name]
+    if outside:
+        raise ValueError(f"Expected {where} to name files beside it, but got {reprlib.repr(outside[0])}.")
+    return shards
 
 
 def _some(names: list[str]) -> str:

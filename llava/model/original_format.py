@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.constants import IM_END_TOKEN, IM_START_TOKEN
-from llava.mm_utils import pads_to_square, restore_bos
+from llava.mm_utils import pads_to_square
 from llava.model.checkpoint_files import CheckpointFiles, refuse_faulty_tensors
+from llava.model.config_checks import check_numbers
+from llava.model.tokenizers import check_vocabulary, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,8 @@ _NOT_LANGUAGE_KEYS = {"architectures", "model_type", "transformers_version", "to
 _COMPUTED_SUFFIXES = ("rotary_emb.inv_freq", "embeddings.position_ids")
 # Tables with a row for each token, to which the image's row is added.
 _VOCABULARY_TENSORS = {"language.embed_tokens.weight", "lm_head.weight"}
+# A vision tower is small beside its language model, so that its memory is told for half precision.
+_BYTES_OF_HALF = 2
 # The half of a CLIP repository that LLaVA does not use.
 _TEXT_TOWER_PREFIXES = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
 
@@ -68,9 +72,11 @@ def load_original(
     Raises:
         ValueError: If the config asks for what is not supported, or any tensor is missing, unexpected or misshapen.
     """
+    files.check_weights()
     tower = _vision_tower_files(files, str(config["mm_vision_tower"]))
     model_config = build_config(config, _vision_config(tower))
-    tokenizer = _load_tokenizer(files)
+    tokenizer = load_tokenizer(files, original=True)
+    check_vocabulary(tokenizer, files.name, int(config["vocab_size"]))
     use_im_start_end = bool(config.get("mm_use_im_start_end"))
     if use_im_start_end:
         _check_image_marks(tokenizer, files.name)
@@ -92,6 +98,7 @@ def original_image_settings(files: CheckpointFiles, config: Mapping[str, Any]) -
         The vision tower's processor settings, and whether images are padded first.
     """
     tower = _vision_tower_files(files, str(config["mm_vision_tower"]))
+    tower.announce(_BYTES_OF_HALF)
     pad_to_square = pads_to_square(str(config.get("image_aspect_ratio") or "square"))
     preprocessor = tower.json("preprocessor_config.json")
     if not preprocessor:
@@ -152,41 +159,21 @@ def _vision_tower_files(files: CheckpointFiles, tower: str) -> CheckpointFiles:
     inside = Path(files.name, tower)
     if files.is_local and inside.is_dir():
         return CheckpointFiles(str(inside))
-    return CheckpointFiles(tower, cache_dir=files.cache_dir)
+    where = f"mm_vision_tower in config.json of {files.name!r}"
+    return CheckpointFiles(tower, cache_dir=files.cache_dir, named_in=where)
 
 
 def _vision_config(tower: CheckpointFiles) -> dict[str, Any]:
     tower.require("config.json")
     config = tower.json("config.json")
-    vision = config.get("vision_config", config)
-    if "image_size" not in vision or "patch_size" not in vision:
+    vision: dict[str, Any] = config.get("vision_config", config)
+    if not isinstance(vision, dict) or "image_size" not in vision or "patch_size" not in vision:
         raise ValueError(
             f"Expected config.json of vision tower {tower.name!r} to be that of a CLIP vision model, "
             "but got one without image_size and patch_size."
         )
+    check_numbers(vision, f"config.json of vision tower {tower.name!r}")
     return vision
-
-
-def _load_tokenizer(files: CheckpointFiles) -> Any:
-    """The tokenizer, which must be named rather than guessed: config.json is not what transformers expects."""
-    from transformers import AutoTokenizer, LlamaTokenizerFast
-
-    settings = files.json("tokenizer_config.json")
-    named = "tokenizer_class" in settings
-    loader = AutoTokenizer if named else LlamaTokenizerFast
-    if files.find("tokenizer.json") is None:
-        files.require("tokenizer.model")
-    # AutoTokenizer looks into config.json unless it is handed one, and LLaVA's would mislead it.
-    options = {"config": _plain_llama_config()} if named else {}
-    tokenizer = loader.from_pretrained(files.name, cache_dir=files.cache_dir, revision=files.revision, **options)
-    restore_bos(tokenizer, settings)
-    return tokenizer
-
-
-def _plain_llama_config() -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig()
 
 
 def _check_image_marks(tokenizer: Any, name: str) -> None:
