@@ -8,13 +8,13 @@ import torch
 import transformers
 
 from lab.records import Grid
+from lab.regions import Region, Regions, covering, row_major
 from tests.tiny_families import FAMILIES, OLDEST
 from tests.tiny_families.loading import SHAPES, encode, load, picture
 from vlm import grid_formulas, tile_formulas
 from vlm.families import REFUSED, RULES, refuse_unreadable
 from vlm.grid_probe import check_grid
 from vlm.measured_regions import measure_regions, regions_of_centres
-from vlm.regions import Region, Regions, covering, row_major
 
 IS_OLD = int(transformers.__version__.split(".")[0]) < 5
 NAMES = OLDEST if IS_OLD else tuple(FAMILIES)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lab.regions import Regions
 from lab.stations import TokenSegments
-from vlm.regions import Regions
 
 if TYPE_CHECKING:
     import torch
@@ -61,31 +61,47 @@ class EncodedPicture:
 
 
 class ImageTextBundle(Protocol):
-    """A loaded model with all that belongs to it.
+    """A loaded model with all that belongs to it."""
 
-    Attributes:
-        model: In evaluation mode.
-        tokenizer: Its tokenizer.
-        name: A directory or the id of a hub repository.
-        device: Where inputs go.
-        dtype: Number format of its weights.
-        device_reason: Why this device and this format.
-        conv_mode: Key of the prompt template.
-        num_layers: Layers of the language model, those without a map counted.
-        num_heads: Query heads of each.
-        max_positions: Longest sequence of the language model.
-        patch_size: Side of a patch in pixels as the model sees them.
-        versions: Of torch, transformers and this tool.
-    """
+    @property
+    def model(self) -> nn.Module:
+        """In evaluation mode."""
+        ...
 
-    model: nn.Module
-    tokenizer: Any
-    name: str
-    device: torch.device
-    dtype: torch.dtype
-    device_reason: str
-    conv_mode: str
-    versions: dict[str, str]
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """A directory or the id of a hub repository."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of its weights."""
+        ...
+
+    @property
+    def device_reason(self) -> str:
+        """Why this device and this format."""
+        ...
+
+    @property
+    def conv_mode(self) -> str:
+        """Key of the prompt template."""
+        ...
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of torch, transformers and this tool."""
+        ...
 
     @property
     def num_layers(self) -> int:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.regions import Regions
 from lab.stations import TokenSegment, TokenSegments
 from vlm.bundle import EncodedPicture, EncodedQuery, EncodingFailure
 from vlm.chat_prompts import PromptHead, QueryTokens, query_tokens, written_once
 from vlm.families import PictureFacts, known_regions
 from vlm.processors import Processors
-from vlm.regions import Regions
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lab.regions import Region, Regions, covering, row_major
 from vlm import grid_formulas as formulas
 from vlm import tile_formulas as tiles
-from vlm.regions import Region, Regions, covering, row_major
 
 Size = tuple[int, int]
 

@@ -6,7 +6,7 @@ Pure arithmetic on sizes; every formula gives the grid in pixels of the original
 from __future__ import annotations
 
 from lab.records import Grid
-from vlm.regions import covering
+from lab.regions import covering
 
 Size = tuple[int, int]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from lab.regions import Region, Regions
 from vlm.image_features import image_features
-from vlm.regions import Region, Regions
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lab.records import Grid
+from lab.regions import Region, Regions
 from vlm.grid_probe import Process, Size, measured_centres
-from vlm.regions import Region, Regions
 
 if TYPE_CHECKING:
     from torch import nn

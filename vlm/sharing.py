@@ -158,10 +158,14 @@ class PictureReader:
         """A forward for every query."""
         return [[self._one(picture, query.ids) for query in picture.queries] for picture in pictures]
 
-    def _one(self, picture: EncodedPicture, ids: Ids) -> np.ndarray:
+    def plain_inputs(self, picture: EncodedPicture, ids: Ids) -> dict[str, torch.Tensor]:
+        """What the whole model takes for a picture and one query."""
         inputs = self._on_device({**picture.picture_inputs, **_extended(picture.token_inputs, len(ids))})
+        return {"input_ids": self._tensor([[*picture.prefix_ids, *ids]]), **inputs}
+
+    def _one(self, picture: EncodedPicture, ids: Ids) -> np.ndarray:
         with self._reading(picture) as rows:
-            self._run({"input_ids": self._tensor([[*picture.prefix_ids, *ids]]), **inputs})
+            self._run(self.plain_inputs(picture, ids))
         only: np.ndarray = self._rows(rows, picture)[0, 0]
         return only
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lab.records import Grid
-from vlm.regions import Region, covering, row_major
+from lab.regions import Region, covering, row_major
 
 Size = tuple[int, int]
 # Columns and rows of tiles.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.records import Grid
-from vlm.regions import Region, Regions, covering, finest_grid, row_major
+from lab.regions import Region, Regions, covering, finest_grid, row_major
 from vlm.tile_formulas import tiled
 
 WH = (200, 100)
