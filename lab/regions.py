@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from lab.records import Grid
+from lab.grids import Grid
 
 KINDS = ("whole", "tile", "thumbnail")
 MODES = ("merged", "thumbnail", "tiles")
+SOURCES = ("rule", "measured")
+_MOST_TOKENS = 2**31
+# Cells of a merged map for each cell of the regions: tiles with a thumbnail make less than one.
+_FINEST = 16
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,28 @@ class Region:
         return {**data, "token_of": self.token_of.tolist()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Region:
-        """The inverse of `to_dict`."""
-        grid = Grid(**data["grid"])
-        if "token_of" in data:
-            return cls(data["kind"], grid, np.asarray(data["token_of"], dtype=np.int64))
-        tokens = row_major(*grid.shape, first=int(data["first_token"]), row_step=int(data["row_step"]))
-        return cls(data["kind"], grid, tokens)
+    def from_dict(cls, data: Mapping[str, Any], num_tokens: int) -> Region:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: If a number is missing or of another type, or there are more cells than tokens.
+        """
+        try:
+            grid = Grid(**data["grid"])
+            rows, cols = whole_number(grid.rows), whole_number(grid.cols)
+            if rows * cols > num_tokens:
+                raise ValueError(f"{rows} x {cols} cells for {num_tokens} tokens")
+            if "token_of" in data:
+                tokens = np.array([[whole_number(token) for token in row] for row in data["token_of"]], dtype=np.int64)
+            else:
+                first, step = whole_number(data["first_token"]), whole_number(data["row_step"])
+                tokens = row_major(rows, cols, first=first, row_step=step)
+            return cls(data["kind"], grid, tokens)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(
+                f"Expected a region to have kind, grid and tokens, but got a problem: {reason}. Collect again."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -157,8 +176,27 @@ class Regions:
 
     @classmethod
     def from_list(cls, rows: Sequence[Mapping[str, Any]], num_tokens: int, source: str = "rule") -> Regions:
-        """The inverse of `to_list`."""
-        return cls(tuple(Region.from_dict(row) for row in rows), num_tokens, source)
+        """The inverse of `to_list`.
+
+        Raises:
+            ValueError: If the rows are not regions of so many tokens; nothing larger than these is made of them.
+        """
+        if source not in SOURCES:
+            raise ValueError(f"Expected regions to come from {' or '.join(SOURCES)}, but got {str(source)[:40]!r}.")
+        if len(rows) > num_tokens:
+            raise ValueError(f"Expected at most {num_tokens} regions, but got {len(rows)}.")
+        return cls(tuple(Region.from_dict(row, num_tokens) for row in rows), num_tokens, source)
+
+
+def whole_number(value: object) -> int:
+    """A whole number no larger than tokens are counted.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if type(value) is not int or abs(value) > _MOST_TOKENS:
+        raise TypeError(f"{str(value)[:40]!r} where a count of tokens belongs")
+    return value
 
 
 def row_major(rows: int, cols: int, *, first: int = 0, row_step: int | None = None) -> np.ndarray:
@@ -180,7 +218,11 @@ def covering(width: float, height: float, rows: int, cols: int, *, x0: float = 0
 
 
 def finest_grid(grids: Sequence[Grid]) -> Grid:
-    """One grid over the box of all, its cells as small as the smallest."""
+    """One grid over the box of all, its cells as small as the smallest.
+
+    Raises:
+        ValueError: If that were a map much larger than all of them.
+    """
     if len(grids) == 1:
         return grids[0]
     boxes = np.array([grid.box_xyxy for grid in grids])
@@ -188,6 +230,12 @@ def finest_grid(grids: Sequence[Grid]) -> Grid:
     x1, y1 = (float(value) for value in boxes[:, 2:].max(axis=0))
     rows = max(1, round((y1 - y0) / min(grid.cell_h for grid in grids)))
     cols = max(1, round((x1 - x0) / min(grid.cell_w for grid in grids)))
+    total = sum(grid.num_cells for grid in grids)
+    if rows * cols > _FINEST * total:
+        raise ValueError(
+            f"Expected regions to have cells of about one size, but got some so small that their merged map would have "
+            f"{rows} x {cols} cells for {total} of theirs. Look at one kind alone with logic.regions."
+        )
     return covering(x1 - x0, y1 - y0, rows, cols, x0=x0, y0=y0)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.records import Grid
+from lab.grids import Grid
+from lab.records import CollectedAttention, Sample
 from lab.regions import Region, Regions, covering, finest_grid, row_major
+from lab.storage.attention_files import build_meta, load_attention, save_attention
 from vlm.tile_formulas import tiled
 
 WH = (200, 100)
+GRID = {"rows": 2, "cols": 2, "x0": 0.0, "y0": 0.0, "cell_w": 50.0, "cell_h": 50.0}
 
 
 def tiles_with_thumbnail() -> Regions:
@@ -117,3 +122,88 @@ def test_merging_keeps_the_sum_over_cells(cols, rows, side, width, height, seed)
 def test_tiles_and_thumbnail_fit_the_finest_grid(cols, rows, side):
     grid = finest_grid([region.grid for region in tiled((317, 211), (cols, rows), side=side)])
     assert grid.shape == (rows * side, cols * side)
+
+
+# With attention, in files ---------------------------------------------------------------------------------------------
+
+
+def collected_of_tiles(**changes) -> CollectedAttention:
+    regions = tiles_with_thumbnail()
+    attention = np.random.default_rng(0).random((3, 2, 12)).astype(np.float32) / 12
+    record = CollectedAttention(attention, regions.map_grid(), WH, Sample("a", "x.png", "the bird"), regions=regions)
+    return dataclasses.replace(record, **changes)
+
+
+def test_collected_attention_seen_as_one_map():
+    record = collected_of_tiles(layers_without_map=(1,))
+    seen = record.seen_as("merged")
+    assert seen.attention.shape == (3, 2, 8)
+    assert seen.grid == Grid(2, 4, 0.0, 0.0, 50.0, 50.0)
+    assert seen.layers_without_map == (1,)
+    np.testing.assert_allclose(seen.attention.sum(-1), record.attention.sum(-1), rtol=1e-6)
+    assert record.seen_as("thumbnail").grid.shape == (2, 2)
+
+
+def test_collected_attention_of_one_grid_is_seen_as_it_is():
+    record = CollectedAttention(np.zeros((1, 1, 4), np.float32), covering(*WH, 2, 2), WH, Sample("a", "x", "q"))
+    assert record.seen_as("thumbnail") is record
+
+
+def test_attention_must_fit_its_regions_and_layers():
+    with pytest.raises(ValueError, match=r"as its regions were made for \(12\), but got 8"):
+        collected_of_tiles(attention=np.zeros((3, 2, 8), np.float32))
+    with pytest.raises(ValueError, match="Expected layers_without_map to be layers from 0 to 2, but got 3"):
+        collected_of_tiles(layers_without_map=(3,))
+
+
+def test_regions_survive_an_attention_file(tmp_path):
+    record = collected_of_tiles(layers_without_map=(0, 2))
+    meta = save_attention(tmp_path / "a.pkl.gz", record)
+    assert meta["vis_len"] == 12
+    again = load_attention(tmp_path / "a.pkl.gz")
+    assert again.attention.shape == record.attention.shape
+    assert again.layers_without_map == (0, 2)
+    assert [region.kind for region in again.regions.regions] == ["tile", "tile", "thumbnail"]
+    np.testing.assert_allclose(again.seen_as().attention, record.seen_as().attention, atol=1e-3)
+
+
+def test_files_of_one_grid_say_nothing_of_regions(tmp_path):
+    record = CollectedAttention(np.zeros((1, 1, 4), np.float32), covering(*WH, 2, 2), WH, Sample("a", "x.png", "q"))
+    assert not {"regions", "regions_from", "layers_without_map"} & set(save_attention(tmp_path / "a.pkl.gz", record))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"regions": "abc"},
+        {"regions": [{"kind": "tile"}]},
+        {"regions": [3]},
+        {"regions": [{"kind": "tile", "grid": {"rows": 10**9, "cols": 10**9}, "first_token": 0, "row_step": 1}]},
+        {"regions": [dict(kind="a", grid=GRID, first_token=0, row_step=2)]},
+        {"regions": [dict(kind="tile", grid={**GRID, "rows": 10**9, "cols": 10**9}, first_token=0, row_step=2)]},
+        {"regions": [dict(kind="tile", grid=GRID, first_token=10**30, row_step=2)]},
+        {"regions": [dict(kind="tile", grid=GRID, token_of=[[0, 1], [2]])]},
+        {"regions": [dict(kind="tile", grid=GRID, token_of=[[0, 1], [2, 50]])]},
+        {"regions": [dict(kind="tile", grid={**GRID, "cell_w": True}, first_token=0, row_step=2)]},
+        {"regions": [dict(kind="tile", grid=GRID, first_token=0, row_step=2)], "regions_from": "nowhere"},
+        {
+            "regions": [
+                dict(kind="tile", grid=GRID, first_token=0, row_step=2),
+                dict(kind="tile", grid={**GRID, "cell_w": 1e-5, "cell_h": 1e-5}, first_token=4, row_step=2),
+            ]
+        },
+        {"layers_without_map": [9]},
+        {"layers_without_map": "1"},
+    ],
+    ids=[
+        "text", "no grid", "numbers", "half a grid", "kind", "cells", "first token", "ragged", "outside", "edge",
+        "source", "finest", "layer", "layers as text",
+    ],
+)  # fmt: skip
+def test_forged_regions_are_refused_in_one_line(tmp_path, change):
+    record = collected_of_tiles()
+    meta = {**build_meta(record, "float32"), **change}
+    content = {"attn": record.attention[:, :, None], "meta": meta}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"^Expected (the regions|layers_without_map) in the metadata of .*[^\n]*$"):
+        load_attention(tmp_path / "a.pkl")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from lab.records import Grid
+from lab.grids import Grid
 from lab.regions import Region, Regions, covering, row_major
 from tests.tiny_families import FAMILIES, OLDEST
 from tests.tiny_families.loading import SHAPES, encode, load, picture

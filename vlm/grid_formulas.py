@@ -5,7 +5,7 @@ Pure arithmetic on sizes; every formula gives the grid in pixels of the original
 
 from __future__ import annotations
 
-from lab.records import Grid
+from lab.grids import Grid
 from lab.regions import covering
 
 Size = tuple[int, int]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lab.records import Grid
+from lab.grids import Grid
 from lab.regions import Region, Regions
 from vlm.grid_probe import Process, Size, measured_centres
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lab.records import Grid
+from lab.grids import Grid
 from lab.regions import Region, covering, row_major
 
 Size = tuple[int, int]
