@@ -148,7 +148,7 @@ def test_libraries_that_are_not_installed(settings, library, monkeypatch):
 
 
 def test_balanced_goes_through_accelerate(monkeypatch):
-    monkeypatch.setattr(placement, "_require", lambda library, setting: None)
+    monkeypatch.setattr(placement, "require_library", lambda library, setting: None)
     placed = place_model("balanced", 0, "float32", "none")
     assert placed.loading["device_map"] == "balanced"
     assert placed.is_spread
@@ -161,7 +161,7 @@ def test_balanced_goes_through_accelerate(monkeypatch):
     ids=["8bit", "4bit"],
 )
 def test_quantization_goes_through_bitsandbytes(quantization, expected, monkeypatch):
-    monkeypatch.setattr(placement, "_require", lambda library, setting: None)
+    monkeypatch.setattr(placement, "require_library", lambda library, setting: None)
     # Version 4 asks for the library's version when it makes the settings.
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
     placed = place_model("cpu", 0, "float16", quantization)

@@ -56,7 +56,7 @@ def test_image_tokens_lie_where_the_features_go(name):
 def test_queries_share_a_prefix_and_keep_their_numbers():
     bundle = load("llava")
     image_token = bundle.tokenizer.convert_ids_to_tokens(sorted(bundle.encoder.image_ids))[0]
-    found = bundle.encode(picture(), [QUERIES[0], f"a {image_token} b", "  ", QUERIES[1]])
+    found = bundle.encode_picture(picture(), [QUERIES[0], f"a {image_token} b", "  ", QUERIES[1]])
     [encoded] = [entry for entry in found if isinstance(entry, EncodedPicture)]
     assert [query.number for query in encoded.queries] == [0, 3]
     failures = [entry for entry in found if isinstance(entry, EncodingFailure)]
@@ -86,7 +86,7 @@ def test_a_processor_that_rewrites_the_query_is_refused(monkeypatch):
 
     bundle.encoder.token_keys  # noqa: B018 - found before the processor is replaced
     monkeypatch.setattr(bundle.encoder, "run", rewriting)
-    [failure] = bundle.encode(picture(), [QUERIES[0]])
+    [failure] = bundle.encode_picture(picture(), [QUERIES[0]])
     assert "to end with the query's 4 tokens" in failure.reason
 
 
@@ -96,5 +96,5 @@ def test_a_rule_that_does_not_account_for_the_tokens_is_refused(monkeypatch):
     bundle = load("llava")
     short = families.Region("whole", families.covering(200, 130, 3, 5), families.row_major(3, 5))
     monkeypatch.setitem(families.RULES, "llava", lambda facts: [short])
-    [failure] = bundle.encode(picture(), [QUERIES[0]])
+    [failure] = bundle.encode_picture(picture(), [QUERIES[0]])
     assert "Expected the grid rule of llava to account for the image's 16 tokens, but got 15 cells" in failure.reason

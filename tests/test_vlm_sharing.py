@@ -47,13 +47,25 @@ def test_shared_rows_are_those_of_plain_forwards(name):
     assert way == {"plain" if name in PLAIN else "suffix" if name in BY_SUFFIX else "branches"}
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl"])
-def test_a_single_query_is_checked_as_several(name):
-    bundle = load(name)
+def test_a_single_query_has_nothing_to_share():
+    bundle = load("llava")
     reader = PictureReader(bundle)
     [[row]] = reader.read([encode(bundle, QUERIES[0])])
-    assert row.meta["prefill_sharing"].startswith("branches, ")
-    np.testing.assert_allclose(row.attention, plain_rows(bundle, encode(bundle, QUERIES[0]))[0], rtol=0, atol=1e-5)
+    assert row.meta["prefill_sharing"] == "plain"
+    assert not reader.found
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl"])
+def test_two_queries_are_checked_as_three(name, monkeypatch):
+    bundle = load(name)
+    reader = PictureReader(bundle)
+    seen = []
+    genuine = reader._read_branches
+    monkeypatch.setattr(reader, "_read_branches", lambda *args: seen.append(len(args[1].ends)) or genuine(*args))
+    [rows] = reader.read([encode(bundle, *QUERIES[:2])])
+    assert seen == [3, 2]
+    for row, plain in zip(rows, plain_rows(bundle, encode(bundle, *QUERIES[:2]))):
+        np.testing.assert_allclose(row.attention, plain, rtol=0, atol=1e-5)
 
 
 def test_a_prompt_that_sees_itself_is_read_plainly_and_said_so(caplog):
@@ -70,8 +82,8 @@ def test_the_way_is_found_again_where_pictures_are_longer_than_a_window(monkeypa
     bundle = load("bakllava") if not IS_OLD else load("llava")
     reader = PictureReader(bundle)
     monkeypatch.setattr(sharing, "_reaches", lambda decoder: (22,))
-    reader.read([encode(bundle, "ball")])
-    reader.read([encode(bundle, "cat")])
+    reader.read([encode(bundle, "ball", "cat")])
+    reader.read([encode(bundle, "cat", "ball")])
     assert list(reader.found) == [(False,)]
     reader.read([encode(bundle, *QUERIES)])
     assert list(reader.found) == [(False,), (True,)]
@@ -81,7 +93,7 @@ def test_branches_that_see_each_other_are_noticed(monkeypatch):
     bundle = load("llava")
     monkeypatch.setattr(sharing, "branch_masks", lambda *args: torch.zeros(()))
     reader = PictureReader(bundle)
-    [[row]] = reader.read([encode(bundle, QUERIES[0])])
+    [[row, _]] = reader.read([encode(bundle, *QUERIES[:2])])
     assert row.meta["prefill_sharing"].startswith("suffix, ")
     np.testing.assert_allclose(row.attention, plain_rows(bundle, encode(bundle, QUERIES[0]))[0], rtol=0, atol=1e-5)
 
@@ -94,7 +106,7 @@ def test_running_out_of_memory_is_not_taken_for_a_way_that_fails(monkeypatch):
 
     monkeypatch.setattr(PictureReader, "_by_branches", exhausted)
     with pytest.raises(MemoryError):
-        PictureReader(bundle).read([encode(bundle, QUERIES[0])])
+        PictureReader(bundle).read([encode(bundle, *QUERIES)])
 
 
 @pytest.mark.parametrize("name", ["llava", "gemma3", "qwen3_5"])
@@ -123,7 +135,7 @@ def test_more_query_tokens_than_fit_one_forward(monkeypatch):
     from vlm import branches
 
     bundle = load("llava")
-    monkeypatch.setattr(branches.rounds, "__defaults__", (5,))
+    monkeypatch.setattr(branches, "MAX_BRANCH_TOKENS", 5)
     picture = encode(bundle, *QUERIES)
     [rows] = PictureReader(bundle).read([picture])
     for row, plain in zip(rows, plain_rows(bundle, picture)):
@@ -138,7 +150,7 @@ def test_half_precision_is_judged_by_its_own_rounding(dtype):
     bundle.model.to(dtype)
     half = dataclasses.replace(bundle, dtype=dtype)
     try:
-        [[row]] = PictureReader(half).read([encode(half, QUERIES[0])])
+        [[row, *_]] = PictureReader(half).read([encode(half, *QUERIES)])
     finally:
         bundle.model.float()
         load.cache_clear()

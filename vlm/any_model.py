@@ -88,7 +88,7 @@ class AnyModel:
         """Turns pictures and queries into inputs."""
         return PictureEncoder(self.processors, self.model, self.head)
 
-    def encode(self, image: Image.Image, queries: Sequence[str]) -> list[EncodedPicture | EncodingFailure]:
+    def encode_picture(self, image: Image.Image, queries: Sequence[str]) -> list[EncodedPicture | EncodingFailure]:
         """Prepare a picture with its queries; see `PictureEncoder.encode`."""
         return self.encoder.encode(image, queries)
 

@@ -79,9 +79,10 @@ class Branches:
         return seen[:, None]
 
 
-def rounds(queries: Sequence[Sequence[Ids]], limit: int = MAX_BRANCH_TOKENS) -> Iterator[list[list[Ids]]]:
+def rounds(queries: Sequence[Sequence[Ids]], limit: int | None = None) -> Iterator[list[list[Ids]]]:
     """For each forward, the queries of each picture, as many as the limit allows; none where all are done."""
-    for row in itertools.zip_longest(*(_shares(ids, limit) for ids in queries), fillvalue=[]):
+    most = limit or MAX_BRANCH_TOKENS
+    for row in itertools.zip_longest(*(_shares(ids, most) for ids in queries), fillvalue=[]):
         yield list(row)
 
 

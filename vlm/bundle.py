@@ -123,7 +123,7 @@ class ImageTextBundle(Protocol):
         """Side of a patch in pixels as the model sees them."""
         ...
 
-    def encode(self, image: Image.Image, queries: Sequence[str]) -> list[EncodedPicture | EncodingFailure]:
+    def encode_picture(self, image: Image.Image, queries: Sequence[str]) -> list[EncodedPicture | EncodingFailure]:
         """Prepare a picture with its queries: an entry for each prefix, and for each query that cannot be asked."""
         ...
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vlm.any_model import AnyModel
 from vlm.bundle import EncodedPicture, EncodingFailure
-from vlm.decoder import attention_modules, find_decoder
+from vlm.decoder import find_decoder
 from vlm.grid_probe import check_grid
 from vlm.sharing import LARGEST_DIFFERENCE, PictureReader
+from vlm.temporary_changes import eager_attention
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import nn
 
 # Rows in float32 differ from eager attention's by 7e-7 at most where they are right.
 LARGEST_ROW_DIFFERENCE = 1e-5
@@ -60,7 +59,8 @@ def _checked_picture(bundle: AnyModel, image: Image.Image, query: str) -> dict[s
     started = time.perf_counter()
     encoded = _encoded(bundle, image, query)
     reader = PictureReader(bundle)
-    [[reading]] = reader.read([encoded])
+    # Twice, since a single query has nothing to share.
+    [[reading, _]] = reader.read([replace(encoded, queries=encoded.queries * 2)])
     off = _rows_against_eager(bundle, encoded, reading.layers_without_map)
     sharing = next(iter(reader.found.values()))
     verdict = check_grid(
@@ -97,7 +97,7 @@ def _limit(bundle: AnyModel) -> float:
 
 
 def _encoded(bundle: AnyModel, image: Image.Image, query: str) -> EncodedPicture:
-    [found] = bundle.encode(image, [query])
+    [found] = bundle.encode_picture(image, [query])
     if isinstance(found, EncodingFailure):
         raise ValueError(found.reason)
     return found
@@ -110,7 +110,7 @@ def _rows_against_eager(bundle: AnyModel, encoded: EncodedPicture, without: Sequ
     reader = PictureReader(bundle, share=False)
     [[reading]] = reader.read([encoded])
     inputs = reader.plain_inputs(encoded, encoded.queries[0].ids)
-    with torch.inference_mode(), _eager(bundle.model):
+    with torch.inference_mode(), eager_attention(bundle.model):
         maps = getattr(bundle.model(**inputs, output_attentions=True), "attentions", None) or ()
     weights = [layer[0, :, -1].float().cpu().numpy() for layer in maps if layer is not None]
     keys = list(encoded.image_places)
@@ -125,19 +125,3 @@ def _rows_against_eager(bundle: AnyModel, encoded: EncodedPicture, without: Sequ
             "The rows of this model cannot be checked."
         )
     return float(np.abs(rows - np.stack(expected)).max())
-
-
-@contextlib.contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
-    """Eager attention in the language model for a while."""
-    decoder = find_decoder(model)
-    owners = [decoder, *attention_modules(decoder).values()]
-    configs: list[Any] = list({id(owner.config): owner.config for owner in owners}.values())
-    before = [config._attn_implementation for config in configs]
-    for config in configs:
-        config._attn_implementation = "eager"
-    try:
-        yield
-    finally:
-        for config, implementation in zip(configs, before):
-            config._attn_implementation = implementation

@@ -50,10 +50,10 @@ def place_model(device: str, device_id: int, dtype: str, quantization: str) -> P
         )
     balanced = device == "balanced"
     if balanced:
-        _require("accelerate", "model.device=balanced")
+        require_library("accelerate", "model.device=balanced")
     if quantization != "none":
-        _require("bitsandbytes", f"model.quantization={quantization}")
-        _require("accelerate", f"model.quantization={quantization}")
+        require_library("bitsandbytes", f"model.quantization={quantization}")
+        require_library("accelerate", f"model.quantization={quantization}")
     chosen, number_format, reason = choose_device("auto" if balanced else device, device_id, dtype)
     loading: dict[str, Any] = {_dtype_option(): number_format, "low_cpu_mem_usage": True}
     if balanced:
@@ -74,7 +74,7 @@ def _quantized(quantization: str, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
-def _require(library: str, setting: str) -> None:
+def require_library(library: str, setting: str) -> None:
     """Refuse a setting whose library is missing."""
     import importlib.util
 

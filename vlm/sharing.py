@@ -16,6 +16,7 @@ from vlm.branches import Branches, Ids, branch_masks, next_positions, rounds
 from vlm.bundle import EncodedPicture, ImageTextBundle, RowReading
 from vlm.decoder import find_decoder, only_layers
 from vlm.memory import is_out_of_memory
+from vlm.temporary_changes import short_last_layer, short_unused_vision_layers
 
 if TYPE_CHECKING:
     import torch
@@ -100,9 +101,36 @@ class PictureReader:
         with torch.inference_mode(), only_layers(self._decoder, self.stop_layer):
             sharing = self._sharing(pictures)
             rows = self._ways()[sharing.way](pictures)
-        without = tuple(sorted(set(range(self._depth())) - set(self._layers)))
+        without = self._without_map()
         meta = {"attention_source": "forward", "prefill_sharing": _described(sharing)}
         return [[RowReading(row, without, dict(meta)) for row in of_picture] for of_picture in rows]
+
+    def generate(self, picture: EncodedPicture, options: Mapping[str, Any]) -> tuple[RowReading | None, list[int]]:
+        """Let the model answer a picture's only query, and read the first step.
+
+        Args:
+            picture: With one query.
+            options: For the model's `generate`.
+
+        Returns:
+            The row, None where the model's own loop gave none, and the tokens of the answer.
+        """
+        import torch
+
+        inputs = self.plain_inputs(picture, picture.queries[0].ids)
+        inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
+        model: Any = self.bundle.model
+        with torch.inference_mode(), self._reading(picture) as rows:
+            output = model.generate(**inputs, **options, return_dict_in_generate=True)
+        answer = [int(token) for token in output.sequences[0, inputs["input_ids"].shape[1] :]]
+        if not rows.layers(cross=not picture.image_places):
+            return None, answer
+        row = self._rows(rows, picture)[0, 0]
+        return RowReading(row, self._without_map()), answer
+
+    def _without_map(self) -> tuple[int, ...]:
+        """Layers that run and gave no row in the last reading."""
+        return tuple(sorted(set(range(self._depth())) - set(self._layers)))
 
     def _depth(self) -> int:
         """Layers that run."""
@@ -115,8 +143,8 @@ class PictureReader:
 
     def _sharing(self, pictures: Sequence[EncodedPicture]) -> Sharing:
         """The way for pictures of this length, found with the first of them."""
-        if not self.share:
-            return Sharing("plain")
+        if not self.share or (len(pictures) == 1 and len(pictures[0].queries) == 1):
+            return Sharing("plain")  # nothing to share
         picture = pictures[0]
         longest = len(picture.prefix_ids) + max(len(query.ids) for query in picture.queries)
         situation = tuple(longest > limit for limit in _reaches(self._decoder))
@@ -129,7 +157,8 @@ class PictureReader:
         """The fastest way whose rows are those of plain forwards."""
         queries = [picture.queries[number % len(picture.queries)] for number in range(_CHECKED_QUERIES)]
         checked = _with_queries(picture, queries)
-        [expected] = self._plainly([checked])
+        [plain] = self._plainly([_with_queries(picture, picture.queries[:_CHECKED_QUERIES])])
+        expected = [plain[number % len(plain)] for number in range(_CHECKED_QUERIES)]
         notes: list[str] = []
         for way in ("branches", "suffix"):
             try:
@@ -253,7 +282,8 @@ class PictureReader:
             lambda module, args, options: given.update(options), with_kwargs=True
         )
         try:
-            output = self._run({"input_ids": ids, **self._on_device(inputs), **cache, "use_cache": True})
+            with _spared(self.bundle.model, self._decoder):
+                output = self._run({"input_ids": ids, **self._on_device(inputs), **cache, "use_cache": True})
         finally:
             hook.remove()
         made = cache.get("past_key_values", getattr(output, "past_key_values", None))
@@ -341,6 +371,18 @@ def _described(sharing: Sharing) -> str:
     checked = "" if sharing.difference is None else f", {sharing.difference:.1g} from a plain forward"
     notes = f" ({'; '.join(sharing.notes)})" if sharing.notes else ""
     return f"{sharing.way}{checked}{notes}"
+
+
+@contextlib.contextmanager
+def _spared(model: Any, decoder: Any) -> Iterator[None]:
+    """A prefill without the work whose results nobody reads."""
+    last = list(getattr(decoder, "layers", ()))[-1:]
+    with contextlib.ExitStack() as stack:
+        if last and hasattr(getattr(last[0], "self_attn", None), "o_proj") and hasattr(last[0], "mlp"):
+            stack.enter_context(short_last_layer(decoder))
+        if model.config.model_type == "llava":
+            stack.enter_context(short_unused_vision_layers(model.model))
+        yield
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def picture(shape: str = "landscape", seed: int = 0) -> Image.Image:
 
 def encode(bundle: AnyModel, *queries: str, shape: str = "landscape", seed: int = 0) -> EncodedPicture:
     """A picture with queries whose prompts begin alike."""
-    [found] = bundle.encode(picture(shape, seed), queries or (QUERY,))
+    [found] = bundle.encode_picture(picture(shape, seed), queries or (QUERY,))
     assert isinstance(found, EncodedPicture), found
     return found
 
