@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from lab.config.settings import ModelSettings
 from lab.records import Sample
@@ -11,6 +11,8 @@ from stages.plan import find_in_project
 
 if TYPE_CHECKING:
     from collector import Collected
+    from vlm.any_model import AnyModel
+    from vlm.loading import LlavaBundle
 
 
 class Collector(Protocol):
@@ -38,21 +40,9 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
 
     export_cache_dir(model.cache_dir)  # transformers reads it when it is imported, below
     from collector import AttentionCollector
-    from vlm.loading import load_llava
 
-    bundle = load_llava(
-        find_in_project(model.name),
-        cache_dir=model.cache_dir,
-        revision=model.revision,
-        device=model.device,
-        device_id=model.device_id,
-        dtype=model.dtype,
-        conv_mode=model.conv_mode,
-        use_flash_attn=model.use_flash_attn,
-        prefill_attention=model.prefill_attention,
-    )
     return AttentionCollector(
-        bundle,
+        load_any(model) if model.reads_any_model else _load_llava(model),
         batch_size=model.batch_size,
         use_generate=model.use_generate,
         max_new_tokens=model.max_new_tokens,
@@ -60,3 +50,39 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
         num_beams=model.num_beams,
         stop_layer=stop_layer,
     )
+
+
+def load_any(model: ModelSettings) -> AnyModel:
+    """Load any image-text model by its settings.
+
+    Args:
+        model: Which checkpoint, and how it runs; its prompt is `chat` or `plain`.
+
+    Returns:
+        The model with all that belongs to it.
+
+    Raises:
+        ValueError: If it cannot be loaded or read.
+    """
+    from vlm.any_model import load_any_model
+
+    return load_any_model(find_in_project(model.name), quantization=model.quantization, **_common(model))
+
+
+def _load_llava(model: ModelSettings) -> LlavaBundle:
+    from vlm.loading import load_llava
+
+    return load_llava(find_in_project(model.name), prefill_attention=model.prefill_attention, **_common(model))
+
+
+def _common(model: ModelSettings) -> dict[str, Any]:
+    """Options of both ways to load."""
+    return {
+        "cache_dir": model.cache_dir,
+        "revision": model.revision,
+        "device": model.device,
+        "device_id": model.device_id,
+        "dtype": model.dtype,
+        "conv_mode": model.conv_mode,
+        "use_flash_attn": model.use_flash_attn,
+    }

@@ -78,6 +78,10 @@ class Plan:
         heads = self.fixed_heads
         logic["fixed_heads"] = None if heads is None else [f"L{layer}H{head}" for layer, head in heads]
         model = {key: getattr(settings.model, key) for key in SHAPING_MODEL_KEYS}
+        if settings.model.quantization != "none":  # said only where it is used, so that older results stay current
+            model["quantization"] = settings.model.quantization
+        if settings.logic.regions == "merged":
+            del logic["regions"]
         storage = {"attention": {"dtype": settings.storage.attention.dtype}}
         return dict(_flatten({"model": model, "logic": logic, "storage": storage}))
 

@@ -398,7 +398,7 @@ def test_other_models(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_flash_attn": True}, "flash_attn to be installed for model.use_flash_attn=true, but got none"),
+        ({"use_flash_attn": True}, "a GPU for model.use_flash_attn=true, but got cpu"),
         ({"conv_mode": "v2"}, "model.conv_mode to be one of referseg"),
         ({"prefill_attention": "flash"}, "prefill_attention to be sdpa or eager, but got 'flash'"),
         ({"dtype": "int8"}, "model.dtype to be one of auto, float16, bfloat16, float32, but got 'int8'"),

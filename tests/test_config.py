@@ -117,7 +117,8 @@ def test_every_option_of_every_group_composes_and_passes_its_checks(group: str) 
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     assert options
     for option in options:
-        assert isinstance(settings_of(f"{group}={option}"), Settings)
+        given = ["model.name=a/b"] if option == "auto" else []
+        assert isinstance(settings_of(f"{group}={option}", *given), Settings)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +129,36 @@ def test_every_option_of_every_group_composes_and_passes_its_checks(group: str) 
         ("llava15_7b_hf", "llava-hf/llava-1.5-7b-hf"),
         ("llava15_13b_hf", "llava-hf/llava-1.5-13b-hf"),
         ("picturebook", "examples/models/picturebook-llava"),
+        ("llava_next_7b", "llava-hf/llava-v1.6-mistral-7b-hf"),
+        ("llava_next_13b", "llava-hf/llava-v1.6-vicuna-13b-hf"),
+        ("llava_onevision_7b", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+        ("qwen25_vl_3b", "Qwen/Qwen2.5-VL-3B-Instruct"),
+        ("qwen25_vl_7b", "Qwen/Qwen2.5-VL-7B-Instruct"),
+        ("qwen3_vl_4b", "Qwen/Qwen3-VL-4B-Instruct"),
+        ("qwen3_vl_8b", "Qwen/Qwen3-VL-8B-Instruct"),
+        ("internvl3_2b", "OpenGVLab/InternVL3-2B-hf"),
+        ("internvl3_8b", "OpenGVLab/InternVL3-8B-hf"),
+        ("gemma3_4b", "google/gemma-3-4b-it"),
+        ("smolvlm2", "HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
+        ("paligemma2", "google/paligemma2-3b-mix-448"),
+        ("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3"),
+        ("mistral_small31", "mistralai/Mistral-Small-3.1-24B-Instruct-2503"),
+        ("llama32_vision_11b", "meta-llama/Llama-3.2-11B-Vision-Instruct"),
+        ("glm41v", "zai-org/GLM-4.1V-9B-Thinking"),
     ],
 )
 def test_model_options(option: str, name: str) -> None:
     assert settings_of(f"model={option}").model.name == name
+
+
+def test_presets_of_any_model_have_its_prompts_and_no_heads_of_another() -> None:
+    presets = [path.stem for path in (CONF / "model").glob("*.yaml") if "llava15" not in path.stem]
+    for option in sorted(set(presets) - {"auto", "picturebook"}):
+        model = settings_of(f"model={option}").model
+        assert model.reads_any_model, option
+        assert model.conv_mode == ("plain" if option == "paligemma2" else "chat")
+        assert model.heads_file is None
+    assert not settings_of().model.reads_any_model
 
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "heads").glob("llava*.yaml")))
@@ -242,7 +269,7 @@ def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
             "logic.manual_heads=[{layr: 1, head: 2}]",
             r"such as \[L14H24, L14H13\] or .*, but got \{'layr': 1, 'head': 2\}",
         ),
-        ("model=llava15_7", r"one of .*picturebook, but got 'llava15_7'\. Did you mean model=llava15_7b\?"),
+        ("model=llava15_7", r"one of .*picturebook, .* but got 'llava15_7'\. Did you mean model=llava15_7b\?"),
         ("logic=papre", r"Did you mean logic=paper\?"),
         ("logic.top_k=three", r"Expected logic\.top_k to be a whole number, but got.*'three'"),
         ("logic.top_k=1.5", r"Expected logic\.top_k to be a whole number"),
@@ -272,9 +299,13 @@ def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
             r"logic\.manual_heads\.layer to be between 0 and 9999, but got -1",
         ),
         ("logic.manual_heads=[{layer: 1, head: 2}, {layer: 1, head: 2}]", "each head once"),
-        ("model.device=gpu", r"model\.device to be auto, cpu, cuda or cuda:<id>, but got 'gpu'"),
+        ("model.device=gpu", r"model\.device to be auto, cpu, cuda or cuda:<id>, or balanced, but got 'gpu'"),
         ("model.dtype=half", r"model\.dtype to be one of auto, float16"),
-        ("model.use_flash_attn=true", "use_flash_attn to be false, but got true: flash attention computes no"),
+        ("model.quantization=2bit", "model.quantization to be one of none, 8bit, 4bit"),
+        ("model.quantization=8bit", "quantization to be none with the prompt model.conv_mode=referseg, but got 8bit"),
+        ("model.device=balanced", "device to be auto with the prompt model.conv_mode=referseg, but got balanced"),
+        ("logic.regions=all", r"logic\.regions to be one of merged, thumbnail, tiles, but got 'all'"),
+        ("model=auto", r"model\.name to be non-empty text, .* such as model\.name=Qwen"),
         ("model.prefill_attention=flash", r"prefill_attention to be one of sdpa, eager"),
         ("model.batch_size=0", r"model\.batch_size to be between 1 and"),
         ("model.num_beams=0", r"model\.num_beams to be between 1 and"),

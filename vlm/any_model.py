@@ -124,8 +124,10 @@ def load_any_model(
         ValueError: If an option is not valid, a library that it needs is not installed, or the model cannot be loaded
             or read.
     """
-    from vlm.placement import place_model
+    from vlm.placement import place_model, require_flash_attention
 
+    if use_flash_attn:
+        require_flash_attention(device, device_id, dtype)
     place = {"cache_dir": cache_dir, "revision": revision}
     config = _config(name, place)
     refuse_unreadable(name, config.model_type, config)

@@ -15,7 +15,7 @@ from llava.model.checkpoint_files import CheckpointFiles
 from vlm.bundle import EncodedPicture, EncodedQuery, EncodingFailure
 from vlm.device import choose_device
 from vlm.image_preprocessing import ImagePreprocessor, ImageRule
-from vlm.placement import require_library
+from vlm.placement import require_flash_attention
 from vlm.prompt_encoding import EncodedPrompt, encode_prompt
 from vlm.temporary_changes import set_attention
 
@@ -163,7 +163,7 @@ def load_llava(
         ValueError: If an option is not valid, or the checkpoint is not whole, not reachable or not supported.
     """
     if use_flash_attn:
-        require_library("flash_attn", "model.use_flash_attn=true")
+        require_flash_attention(device, device_id, dtype)
     if prefill_attention not in {"sdpa", "eager"}:
         raise ValueError(f"Expected model.prefill_attention to be sdpa or eager, but got {prefill_attention!r}.")
     template = get_template(conv_mode)

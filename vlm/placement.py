@@ -74,6 +74,28 @@ def _quantized(quantization: str, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
+def require_flash_attention(device: str, device_id: int, dtype: str) -> None:
+    """Refuse flash attention where it cannot run.
+
+    Args:
+        device: As in `place_model`.
+        device_id: As in `place_model`.
+        dtype: As in `place_model`.
+
+    Raises:
+        ValueError: If the model goes to a CPU, or the library is not installed.
+    """
+    from vlm.device import choose_device
+
+    chosen, _, reason = choose_device("auto" if device == "balanced" else device, device_id, dtype)
+    if chosen.type != "cuda":
+        raise ValueError(
+            f"Expected a GPU for model.use_flash_attn=true, but got {reason}. Set model.use_flash_attn=false: "
+            "the rows are the same."
+        )
+    require_library("flash_attn", "model.use_flash_attn=true")
+
+
 def require_library(library: str, setting: str) -> None:
     """Refuse a setting whose library is missing."""
     import importlib.util

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from lab.config.errors import ConfigError
-from lab.config.settings import PROJECT_ROOT, Settings
+from lab.config.settings import PROJECT_ROOT, ModelSettings, Settings
 from lab.messages import shorten
 from lab.storage.paths import find_attention_file
 
@@ -38,7 +38,7 @@ def check_inputs(settings: Settings) -> None:
         raise ConfigError("Expected storage.attention.save to be true for stage=collect, but got false.")
     _check_heads(settings)
     if stage in {"collect", "pipeline", "batch"}:
-        _check_template(settings.model.conv_mode)
+        _check_prompt(settings.model)
 
 
 def _check_heads(settings: Settings) -> None:
@@ -57,13 +57,25 @@ def _check_heads(settings: Settings) -> None:
         )
 
 
-def _check_template(conv_mode: str) -> None:
+def _check_prompt(model: ModelSettings) -> None:
+    """Check that there is such a prompt, and that what only any other model can do is not asked of LLaVA-1.5."""
     from llava.conversation import get_template
 
+    if model.reads_any_model:
+        return
     try:
-        get_template(conv_mode)
+        get_template(model.conv_mode)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{error} For any other image-text model: model.conv_mode=chat or plain.") from error
+    for key, asked, default in (
+        ("quantization", model.quantization != "none", "none"),
+        ("device", model.device == "balanced", "auto"),
+    ):
+        if asked:
+            raise ConfigError(
+                f"Expected model.{key} to be {default} with the prompt model.conv_mode={model.conv_mode}, but got "
+                f"{getattr(model, key)}. Only models that are loaded with model.conv_mode=chat or plain can do that."
+            )
 
 
 def _need_text(stage: str, key: str, value: str | None, example: str) -> None:

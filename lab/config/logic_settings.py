@@ -14,6 +14,7 @@ from lab.config.errors import ConfigError
 from lab.config.values import check_fields, choice, number, path
 from lab.messages import shorten
 
+REGION_MODES = ("merged", "thumbnail", "tiles")
 MASK_REGIONS = ("largest", "heaviest", "all")
 HIGHEST_INDEX = 9999
 """Above any model's number of layers, and of heads in a layer."""
@@ -169,6 +170,8 @@ class LogicSettings:
         bottom_row_filter: Leave out heads that look at the bottom row of the grid.
         skip_layers: The first layers, left out.
         lowest_n: Heads counted per sample for the selection frequency; null for `top_k`.
+        regions: Of a picture that the model sees in several parts: `merged` is one map of all, or the `thumbnail` or
+            the `tiles` alone; a picture of one part is the same whatever is set.
         smoothing: Smoothing of each map.
         mask: From the combined map to the mask.
         manual_heads: Heads to prefer, in order, such as `[L14H24, L14H13]`; those that fail the criteria are left out.
@@ -184,6 +187,7 @@ class LogicSettings:
     bottom_row_filter: bool = True
     skip_layers: int = number(2, 0, 10_000)
     lowest_n: Optional[int] = number(None, 1, 1_000_000)
+    regions: str = choice(*REGION_MODES)
     smoothing: SmoothingSettings = field(default_factory=SmoothingSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
     manual_heads: Any = field(default_factory=list)

@@ -12,7 +12,9 @@ from lab.config.errors import ConfigError
 from lab.config.logic_settings import MASK_REGIONS
 from lab.config.values import Matching, check_fields, choice, number, path, text
 
-DEVICE = Matching(r"auto|cpu|cuda(:\d{1,4})?", "auto, cpu, cuda or cuda:<id>")
+DEVICE = Matching(r"auto|balanced|cpu|cuda(:\d{1,4})?", "auto, cpu, cuda or cuda:<id>, or balanced")
+GENERAL_MODES = ("chat", "plain")
+"""Prompts of any image-text model; all other templates are LLaVA-1.5's."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,17 @@ class ModelSettings:
         name: Repository on the Hugging Face hub, or a local directory.
         revision: Branch, tag or commit of the repository; null for its default.
         cache_dir: Where downloads are kept; null for the usual place.
-        device: `auto`, `cpu`, `cuda` or `cuda:<id>`.
+        device: `auto`, `cpu`, `cuda` or `cuda:<id>`; `balanced` spreads a model over all GPUs, by accelerate.
         device_id: GPU taken when `device` is `auto`.
         dtype: `auto` (float16 on a GPU, float32 on a CPU), `float16`, `bfloat16` or `float32`.
-        conv_mode: Prompt template.
+        quantization: Bits of the weights, by bitsandbytes: `none` (as in `dtype`), `8bit` or `4bit`.
+        conv_mode: Prompt: `chat` (the checkpoint's own template, cut right after the query) or `plain` (image and query
+            alone) for any image-text model; a template of LLaVA-1.5, such as `referseg`, for that one.
         use_generate: Generate text, and take the attention of the first generated step.
         max_new_tokens: Length of the generated text.
         do_sample: Sample the generated text.
         num_beams: Beams of the generation.
-        use_flash_attn: Must be false; flash attention gives no attention weights.
+        use_flash_attn: Compute with flash attention, on a GPU; the rows that are kept are read beside it.
         prefill_attention: Attention backend of the shared prefix, of which no attention is kept: `sdpa` or `eager`.
         batch_size: Images in one forward pass; all queries about an image go together.
         early_exit: Stop the forward pass after the deepest fixed head when no attention file is stored.
@@ -48,6 +52,7 @@ class ModelSettings:
     device: str = text("auto", DEVICE)
     device_id: int = number(0, 0, 1000)
     dtype: str = choice("auto", "float16", "bfloat16", "float32")
+    quantization: str = choice("none", "8bit", "4bit")
     conv_mode: str = text("referseg")
     use_generate: bool = False
     max_new_tokens: int = number(32, 1, 100_000)
@@ -65,9 +70,14 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
-        check_fields(self, "model")
-        if self.use_flash_attn:
+        if isinstance(self.name, str) and not self.name.strip():
             raise ConfigError(
-                "Expected model.use_flash_attn to be false, but got true: flash attention computes no attention "
-                "weights that could be returned. For speed, model.prefill_attention=sdpa already serves the prefix."
+                f"Expected model.name to be non-empty text, a repository or a directory, but got {self.name!r}. Add "
+                "model.name=, such as model.name=Qwen/Qwen2.5-VL-3B-Instruct."
             )
+        check_fields(self, "model")
+
+    @property
+    def reads_any_model(self) -> bool:
+        """Whether the prompt is one of any image-text model, and not a template of LLaVA-1.5's."""
+        return self.conv_mode in GENERAL_MODES
