@@ -53,6 +53,7 @@ def score_heads(
     entropy_shares: str = "mass",
     threshold_scale: str = "absolute",
     sums: np.ndarray | None = None,
+    layers_without_map: Sequence[int] = (),
 ) -> HeadTable:
     """Score every head of one sample by both criteria, all heads at once.
 
@@ -73,6 +74,7 @@ def score_heads(
             another rule on a grid of another size, since the mean of a map falls with the number of its cells.
         sums: `[layers, heads]` sums of the attention before it was rounded for storage; None to take those of
             `attention`.
+        layers_without_map: 0-based layers without attention to the image, of whose heads none is ever chosen.
 
     Returns:
         The table of scores, `[layers, heads]` each.
@@ -92,11 +94,14 @@ def score_heads(
     runs = foreground_runs(maps, means, excess)
     entropy, num_components = component_entropy(runs, grid_shape[1] + 1, entropy_shares, num_maps=len(maps))
     shape = attention.shape[:2]
+    entropy = entropy.reshape(shape)
+    entropy[list(layers_without_map)] = np.inf
     return HeadTable(
         attn_sum=map_sums.reshape(shape) if sums is None else np.asarray(sums, dtype=np.float64).reshape(shape),
-        spatial_entropy=entropy.reshape(shape),
+        spatial_entropy=entropy,
         bottom_row_focus=bottom_row_focus(runs, grid_shape[0], num_maps=len(maps)).reshape(shape),
         num_components=num_components.reshape(shape),
+        layers_without_map=tuple(layers_without_map),
     )
 
 
@@ -133,7 +138,7 @@ def _check_finite(sums: np.ndarray, num_heads: int) -> None:
 
 def selection_threshold(table: HeadTable, rules: SelectionRules) -> float:
     """The threshold of criterion 1 for one sample: the rules' fixed value, or the elbow of the sample's own sums."""
-    return elbow_threshold(table.attn_sum) if rules.threshold_value is None else rules.threshold_value
+    return elbow_threshold(table.known_sums) if rules.threshold_value is None else rules.threshold_value
 
 
 def rank_heads(
@@ -163,7 +168,7 @@ def rank_heads(
     Raises:
         ValueError: If `skip_layers` leaves no layer.
     """
-    threshold = elbow_threshold(table.attn_sum) if threshold is None else threshold
+    threshold = elbow_threshold(table.known_sums) if threshold is None else threshold
     return _scores_at(table, _rank_indices(table, threshold, min_keep, skip_layers, bottom_row_filter))
 
 

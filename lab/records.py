@@ -53,6 +53,7 @@ class CollectedAttention:
         regions: Which token lies where, for models that cut pictures up or put separators between rows; None where the
             tokens are the grid's cells, one after the other.
         layers_without_map: 0-based layers without softmax attention to the image, whose rows mean nothing.
+        num_merged: Regions that the grid was merged of; 1 for one as it stands.
     """
 
     attention: np.ndarray
@@ -62,6 +63,7 @@ class CollectedAttention:
     meta: Mapping[str, Any] = field(default_factory=dict)
     regions: Optional[Regions] = None
     layers_without_map: tuple[int, ...] = ()
+    num_merged: int = 1
 
     def __post_init__(self) -> None:
         """Check shape, grid and values."""
@@ -109,7 +111,8 @@ class CollectedAttention:
             return self
         maps = self.regions.as_map(self.attention, mode)
         flat = maps.reshape(*maps.shape[:2], -1)
-        return replace(self, attention=flat, grid=self.regions.map_grid(mode), regions=None)
+        merged = len(self.regions.chosen(mode))
+        return replace(self, attention=flat, grid=self.regions.map_grid(mode), regions=None, num_merged=merged)
 
     @property
     def num_layers(self) -> int:

@@ -26,7 +26,7 @@ from lab.statistics.head_sets import HeadSets, comparison_sets
 from lab.storage.attention_files import load_attention
 from scores.truths import Size, Truth, read_truths
 from stages.audit_outputs import AuditedRows, describe_audit, describe_scores, named_scores, write_audit
-from stages.choosing import choose_for, localize_choice, score_sample
+from stages.choosing import choose_for, localize_choice, score_sample, see
 from stages.labelled import warn_in_sample, write_labelled
 from stages.plan import Plan, Steps, find_in_project, make_plan, selection_rules
 from stages.survey import Survey, Unusable, read_each
@@ -160,7 +160,7 @@ def _plan_work(
     targets: dict[str, dict[tuple[float, float, float, float], None]] = {}
     for sample_id, picture in pictures.items():
         targets.setdefault(picture, {})[truths[sample_id].target_xyxy] = None
-    sets = comparison_sets(heads, num_layers, num_heads)
+    sets = comparison_sets(heads, num_layers, num_heads, layers_without_map=survey.scores.layers_without_map)
     flat = [[layer * num_heads + head for layer, head in variant.heads] for variant in variants]
     members = np.concatenate([sets.members, np.array(flat, dtype=np.intp)])
     distinct = {picture: tuple(boxes) for picture, boxes in targets.items()}
@@ -175,7 +175,8 @@ def _measure_all(paths: Sequence[Path], work: _Work, settings: Settings) -> Iter
 
 
 def _measure(path: Path, work: _Work) -> _Measured:
-    collected, settings = load_attention(path), work.plan.settings
+    settings = work.plan.settings
+    collected = see(load_attention(path), settings)
     truth = work.truths[collected.sample.id]
     table = score_sample(collected, settings)
     choice = choose_for(collected, table, work.plan)
@@ -251,5 +252,6 @@ def _summarize(
         fixed=heads,
         sets=sets,
         skip_layers=settings.logic.skip_layers,
+        layers_without_map=selection.layers_without_map,
         margin=settings.logic.audit_margin,
     )

@@ -13,7 +13,7 @@ from analyze import choose_heads, rank_heads, score_heads
 from bbox import localize
 from lab.config.settings import Settings
 from lab.heads.head_scores import HeadTable
-from lab.heads.head_sums import stored_sums
+from lab.heads.head_sums import SUMS_KEY, stored_sums
 from lab.heads.heads_file import HeadsFile, check_heads_file
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization
 from stages.plan import Plan, comparable_name, selection_rules
@@ -21,17 +21,42 @@ from stages.plan import Plan, comparable_name, selection_rules
 logger = logging.getLogger(__name__)
 
 
-def score_sample(collected: CollectedAttention, settings: Settings) -> HeadTable:
-    """Score every head of one sample by the two criteria, as the `logic` group says."""
+def see(collected: CollectedAttention, settings: Settings) -> CollectedAttention:
+    """The attention as one map over the picture, by `logic.regions`, for all that scores, draws and localizes.
+
+    Sums that were stored are over all of the image's tokens; with several regions or separators those of the map count.
+    """
+    seen = collected.seen_as(settings.logic.regions)
+    if seen is collected or SUMS_KEY not in seen.meta:
+        return seen
+    return dataclasses.replace(seen, meta={key: value for key, value in seen.meta.items() if key != SUMS_KEY})
+
+
+def has_bottom_row(seen: CollectedAttention) -> bool:
+    """Whether the rule of the bottom row means something: on one square region, as of LLaVA-1.5."""
+    return seen.num_merged == 1 and seen.grid.rows == seen.grid.cols
+
+
+def score_sample(seen: CollectedAttention, settings: Settings) -> HeadTable:
+    """Score every head of one sample by the two criteria, as the `logic` group says.
+
+    Args:
+        seen: The attention as one map, see `see`; where that is not one square region, no head looks at the bottom row.
+        settings: The whole configuration.
+    """
     entropy = settings.logic.entropy
-    return score_heads(
-        collected.attention,
-        collected.grid.shape,
+    table = score_heads(
+        seen.attention,
+        seen.grid.shape,
         binarize_threshold=entropy.binarize_threshold,
         entropy_shares=entropy.shares,
         threshold_scale=entropy.threshold_scale,
-        sums=stored_sums(collected.meta, collected.attention.shape[:2]),
+        sums=stored_sums(seen.meta, seen.attention.shape[:2]),
+        layers_without_map=seen.layers_without_map,
     )
+    if has_bottom_row(seen):
+        return table
+    return dataclasses.replace(table, bottom_row_focus=np.zeros_like(table.bottom_row_focus))
 
 
 def rank_sample(table: HeadTable, settings: Settings) -> list[HeadScore]:

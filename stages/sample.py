@@ -13,7 +13,7 @@ from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization,
 from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention
 from lab.storage.paths import OutputPaths
-from stages.choosing import choose_for, chosen_maps, localize_choice, rank_sample, score_sample
+from stages.choosing import choose_for, chosen_maps, localize_choice, rank_sample, score_sample, see
 from stages.earlier_results import refuse_other_ranking
 from stages.model_settings import META_KEY, record_model
 from stages.plan import Plan, find_in_project
@@ -93,7 +93,7 @@ def _round(collected: CollectedAttention, dtype: str) -> CollectedAttention:
 
 def _choose(result: ItemResult, plan: Plan) -> ItemResult:
     """Score the heads; rank them for the analysis, and choose those to use for the box."""
-    table = score_sample(result.collected, plan.settings)
+    table = score_sample(see(result.collected, plan.settings), plan.settings)
     ranked = rank_sample(table, plan.settings) if plan.steps.analysis else None
     choice = choose_for(result.collected, table, plan, ranked) if plan.steps.box else None
     return dataclasses.replace(result, ranked=tuple(ranked or ()), choice=choice)
@@ -101,7 +101,7 @@ def _choose(result: ItemResult, plan: Plan) -> ItemResult:
 
 def _localize_and_draw(result: ItemResult, choice: HeadChoice, plan: Plan, paths: OutputPaths) -> ItemResult:
     """Make figure, mask and box of the chosen heads."""
-    steps, collected = plan.steps, result.collected
+    steps, collected = plan.steps, see(result.collected, plan.settings)
     localization = localize_choice(collected, choice, plan.settings)
     figure: Optional[Figure] = None
     if steps.figure or steps.show:

@@ -20,7 +20,7 @@ from lab.statistics.bootstrap import cluster_numbers
 from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
-from stages.choosing import score_sample
+from stages.choosing import score_sample, see
 from stages.model_settings import META_KEY, settings_of_file
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def read_each(
 
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
-    collected = load_attention(path)
+    collected = see(load_attention(path), settings)
     sample, origin = collected.sample, _origin_of(collected, settings)
     # A file that does not name its picture is taken to have one of its own.
     picture = sample.image_file or f"picture of {sample.id}"

@@ -124,6 +124,7 @@ def compare_variants(
     clusters: np.ndarray,
     *,
     skip_layers: int,
+    layers_without_map: Sequence[int] = (),
     seed: int = 0,
 ) -> tuple[AblationRow, ...]:
     """Compare ways of choosing by how well they tell which heads look at the target.
@@ -135,6 +136,7 @@ def compare_variants(
         rows: `[rows]` int, which of the samples the rows are.
         clusters: `[rows]` int, picture of each row.
         skip_layers: First layers that the rules leave out.
+        layers_without_map: Layers left out besides.
         seed: Seed of resamples and permutations.
 
     Returns:
@@ -142,16 +144,14 @@ def compare_variants(
     """
     found = []
     for variant, reached in zip(variants, acc50):
-        num_layers, num_heads = variant.frequency.shape
-        first = skip_layers * num_heads
-        layers = np.repeat(np.arange(num_layers), num_heads)[first:]
-        weights = variant.weights.reshape(len(variant.weights), -1)[rows, first:]
+        kept = kept_heads(variant.frequency.shape, skip_layers, layers_without_map)
+        weights = variant.weights.reshape(len(variant.weights), -1)[rows][:, kept]
         correlations = {
             name: correlate_heads(
-                variant.frequency.ravel()[first:],
-                np.nanmean(values[:, first:], axis=0),
-                layers,
-                ends_over_pictures=spearman_over_pictures(weights, values[:, first:], clusters),
+                variant.frequency.ravel()[kept],
+                np.nanmean(values[:, kept], axis=0),
+                kept // variant.frequency.shape[1],
+                ends_over_pictures=spearman_over_pictures(weights, values[:, kept], clusters),
                 seed=seed,
             )
             for name, values in measures.items()

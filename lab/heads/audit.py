@@ -54,6 +54,7 @@ class HeadAudit:
         summary: More means over rows, by name.
         sets: The sets of heads that were compared with.
         verdict: The verdict.
+        layers_without_map: Layers without attention to the image; their numbers mean nothing.
     """
 
     num_samples: int
@@ -75,6 +76,7 @@ class HeadAudit:
     summary: dict[str, float]
     sets: HeadSets
     verdict: Verdict
+    layers_without_map: tuple[int, ...] = ()
 
     @property
     def looks_at_target(self) -> bool | None:
@@ -125,9 +127,10 @@ class HeadAudit:
         }
 
     def ranked_heads(self) -> list[tuple[int, int]]:
-        """(layer, head) of every head, best IoU of the own box first."""
+        """(layer, head) of every head that has a map, best IoU of the own box first."""
         order = np.argsort(self.rank, axis=None, kind="stable")
-        return [divmod(int(index), self.rank.shape[1]) for index in order]
+        heads = (divmod(int(index), self.rank.shape[1]) for index in order)
+        return [(layer, head) for layer, head in heads if layer not in self.layers_without_map]
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of `head_audit.csv`, best rank first."""
@@ -174,6 +177,7 @@ def summarize_audit(
     fixed: Sequence[tuple[int, int]],
     sets: HeadSets,
     skip_layers: int = 0,
+    layers_without_map: Sequence[int] = (),
     margin: float = MARGIN,
     seed: int = 0,
 ) -> HeadAudit:
@@ -188,6 +192,7 @@ def summarize_audit(
         sets: Sets of heads to compare with; the measures of the samples are in their order.
         skip_layers: First layers that the rules leave out; their frequency is 0 whatever their heads do, so that the
             rank correlations leave them out, too.
+        layers_without_map: Layers without attention to the image, left out of correlations and tables.
         margin: Difference in IoU that counts.
         seed: Seed of resamples, flips and permutations.
 
@@ -204,7 +209,7 @@ def summarize_audit(
     means, num_rows, num_looking = _head_means(rows, shape)
     scores, rivals = compare_rivals(rows, clusters, sets, seed)
     control = control_phrase(rows, clusters, [layer * shape[1] + head for layer, head in fixed], names, seed)
-    correlations = _correlate(rows, chosen, clusters, frequency, means, skip_layers, seed)
+    correlations = _correlate(rows, chosen, clusters, frequency, means, kept_heads(shape, skip_layers, layers_without_map), seed)
     rivals, control, spearman_p = _correct(rivals, control, correlations["IoU"])
     tests = [test.value for test in control.head_p_values] or np.full(frequency.size, np.nan)
     return HeadAudit(
@@ -227,6 +232,7 @@ def summarize_audit(
         summary=_summary(rows),
         sets=sets,
         verdict=give_verdict(_conditions(rivals, control, names, margin), len(rows), int(clusters[-1]) + 1),
+        layers_without_map=tuple(layers_without_map),
     )
 
 
@@ -287,25 +293,23 @@ def _correlate(
     clusters: np.ndarray,
     frequency: np.ndarray,
     means: dict[str, np.ndarray],
-    skip_layers: int,
+    kept: np.ndarray,
     seed: int,
 ) -> dict[str, RankCorrelation]:
-    """Rank correlation of selection frequency with each partner, over the layers that the rules allow."""
-    first = skip_layers * frequency.shape[1]
-    layers = np.repeat(np.arange(frequency.shape[0]), frequency.shape[1])[first:]
+    """Rank correlation of selection frequency with each partner, over the heads that the rules may choose."""
     per_row = {
         "box_iou": [row.iou_on[row.own] for row in rows],
         "enrichment": [row.enrichment_on[row.own] for row in rows],
         "auroc": [row.auroc for row in rows],
         "pointing": [row.pointing_on[row.own] for row in rows],
     }
-    was_chosen = (chosen[:, :, None] == np.arange(first, frequency.size)).any(axis=1)
+    was_chosen = (chosen[:, :, None] == kept).any(axis=1)
     return {
         shown: correlate_heads(
-            frequency.reshape(-1)[first:],
-            means[name].reshape(-1)[first:],
-            layers,
-            ends_over_pictures=spearman_over_pictures(was_chosen, np.stack(per_row[name])[:, first:], clusters),
+            frequency.reshape(-1)[kept],
+            means[name].reshape(-1)[kept],
+            kept // frequency.shape[1],
+            ends_over_pictures=spearman_over_pictures(was_chosen, np.stack(per_row[name])[:, kept], clusters),
             seed=seed,
         )
         for name, shown in PARTNERS.items()

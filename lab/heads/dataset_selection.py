@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lab.heads.head_scores import DatasetScores, DatasetSelection, HeadTable, SelectionRules
+from lab.heads.head_scores import DatasetScores, DatasetSelection, HeadTable, SelectionRules, drop_layers
 from lab.heads.ranking import Ranking, allowed_heads, elbow_threshold, rank_all
 
 
@@ -20,6 +20,7 @@ def stack_scores(tables: Iterable[HeadTable]) -> DatasetScores:
     sums: list[np.ndarray] = []
     entropies: list[np.ndarray] = []
     bottom_rows: list[np.ndarray] = []
+    without: tuple[int, ...] = ()
     for number, table in enumerate(tables):
         if sums and table.attn_sum.shape != sums[0].shape:
             raise ValueError(
@@ -27,12 +28,19 @@ def stack_scores(tables: Iterable[HeadTable]) -> DatasetScores:
                 f"but got {table.num_layers} layers of {table.num_heads} heads in sample {number} (counting from 0). "
                 "Keep the files of each model in a directory of their own."
             )
+        if sums and table.layers_without_map != without:
+            raise ValueError(
+                f"Expected all samples to lack the maps of the same layers, {list(without)}, but got "
+                f"{list(table.layers_without_map)} in sample {number} (counting from 0). "
+                "Keep the files of each model in a directory of their own."
+            )
+        without = table.layers_without_map
         sums.append(table.attn_sum.astype(np.float32))
         entropies.append(table.spatial_entropy.astype(np.float32))
         bottom_rows.append(table.bottom_row_focus)
     if not sums:
         raise ValueError("Expected the scores of at least one sample, but got none. Check the directory.")
-    return DatasetScores(np.stack(sums), np.stack(entropies), np.stack(bottom_rows))
+    return DatasetScores(np.stack(sums), np.stack(entropies), np.stack(bottom_rows), without)
 
 
 def select_dataset_heads(scores: DatasetScores, rules: SelectionRules) -> DatasetSelection:
@@ -68,13 +76,15 @@ def count_choices(scores: DatasetScores, rules: SelectionRules) -> DatasetSelect
     mean_sums = scores.attn_sum.mean(axis=0, dtype=np.float64)
     by_dataset = rules.threshold_scope == "dataset"
     sums = np.broadcast_to(mean_sums, scores.attn_sum.shape) if by_dataset else scores.attn_sum
-    thresholds = _dataset_thresholds(mean_sums[None] if by_dataset else scores.attn_sum, rules)
+    without = scores.layers_without_map
+    known = drop_layers(mean_sums[None] if by_dataset else scores.attn_sum, without)
+    thresholds = _dataset_thresholds(known, rules)
     thresholds = np.broadcast_to(thresholds, num_samples)
     allowed = allowed_heads(scores.bottom_row_focus, rules.skip_layers, rules.bottom_row_filter)
     chosen = _first(rank_all(sums, scores.spatial_entropy, allowed, thresholds, rules.min_keep), rules.num_counted)
     counts = np.bincount(chosen[chosen >= 0], minlength=num_layers * num_heads).reshape(num_layers, num_heads)
     selection = DatasetSelection(
-        (), counts, chosen, thresholds, mean_sums, _mean_of_finite(scores.spatial_entropy), rules
+        (), counts, chosen, thresholds, mean_sums, _mean_of_finite(scores.spatial_entropy), rules, without
     )
     num_chosen = min(rules.top_k, int((counts > 0).sum()))
     return replace(selection, heads=tuple(selection.ranked_heads()[:num_chosen]))

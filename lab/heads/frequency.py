@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lab.heads.dataset_selection import count_choices
-from lab.heads.head_scores import DatasetScores, DatasetSelection, SelectionRules
+from lab.heads.head_scores import DatasetScores, DatasetSelection, SelectionRules, drop_layers
 from lab.heads.ranking import allowed_heads, elbow_threshold
 from lab.heads.trials import TrialStatistics, summarize_trials
 from lab.statistics.bootstrap import FEWEST_CLUSTERS, resample_weights
@@ -146,6 +146,7 @@ class _ChooserByMeans:
         entropies = scores.spatial_entropy.reshape(scores.num_samples, -1)
         allowed = allowed_heads(scores.bottom_row_focus, rules.skip_layers, rules.bottom_row_filter)
         self._rules, self._num_heads = rules, entropies.shape[1]
+        self._shape, self._without = scores.attn_sum.shape[1:], scores.layers_without_map
         self._usable = allowed.reshape(entropies.shape) & np.isfinite(entropies)
         order = np.argsort(entropies, axis=1, kind="stable")
         rises = np.diff(np.take_along_axis(entropies, order, axis=1), axis=1, prepend=-1.0) > 0
@@ -158,7 +159,8 @@ class _ChooserByMeans:
         by_sum = np.empty(size, dtype=np.int64)
         by_sum[np.argsort(-means, kind="stable")] = np.arange(size)
         fixed = self._rules.threshold_value
-        survives = self._usable & (means >= (elbow_threshold(means) if fixed is None else fixed))
+        known = drop_layers(means.reshape(self._shape), self._without)
+        survives = self._usable & (means >= (elbow_threshold(known) if fixed is None else fixed))
         last = (size + 2) * size
         keys = np.where(survives, self._ranks * size + by_sum, np.where(self._usable, last + by_sum, 2 * last))
         count = min(self._rules.num_counted, size)

@@ -24,12 +24,14 @@ class HeadTable:
         spatial_entropy: `[layers, heads]` float64, in nats; infinite where a map has no component.
         bottom_row_focus: `[layers, heads]` bool, whether a map's excess over its mean lies mostly in the bottom row.
         num_components: `[layers, heads]` int, number of 8-connected components.
+        layers_without_map: 0-based layers without attention to the image; their numbers mean nothing.
     """
 
     attn_sum: np.ndarray
     spatial_entropy: np.ndarray
     bottom_row_focus: np.ndarray
     num_components: np.ndarray
+    layers_without_map: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject arrays that are not `[layers, heads]` or differ in shape."""
@@ -40,6 +42,11 @@ class HeadTable:
             raise ValueError(
                 f"Expected all arrays of a head table to share one shape [layers, heads], but got {sorted(shapes)}."
             )
+
+    @property
+    def known_sums(self) -> np.ndarray:
+        """Attention sums `[layers with a map, heads]`."""
+        return drop_layers(self.attn_sum, self.layers_without_map)
 
     @property
     def num_layers(self) -> int:
@@ -55,9 +62,14 @@ class HeadTable:
         """The scores of one head.
 
         Raises:
-            ValueError: If the model has no such head.
+            ValueError: If the model has no such head, or its layer no map.
         """
         check_head(layer, head, self.num_layers, self.num_heads)
+        if layer in self.layers_without_map:
+            raise ValueError(
+                f"Expected L{layer}H{head} to have attention to the image, but got layer {layer}, which has none in "
+                "this model. Name heads of other layers."
+            )
         return HeadScore(
             layer=int(layer),
             head=int(head),
@@ -128,11 +140,13 @@ class DatasetScores:
         attn_sum: `[samples, layers, heads]` float32.
         spatial_entropy: The same shape, float32; infinite where a map has no component.
         bottom_row_focus: The same shape, bool.
+        layers_without_map: 0-based layers without attention to the image; their numbers mean nothing.
     """
 
     attn_sum: np.ndarray
     spatial_entropy: np.ndarray
     bottom_row_focus: np.ndarray
+    layers_without_map: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject arrays that are empty, not three-dimensional, differ in shape, or hold NaN."""
@@ -152,7 +166,8 @@ class DatasetScores:
 
     def take(self, indices: np.ndarray) -> DatasetScores:
         """The scores of some samples, `indices` being `[n]` integers; one may be there twice."""
-        return DatasetScores(self.attn_sum[indices], self.spatial_entropy[indices], self.bottom_row_focus[indices])
+        taken = (array[indices] for array in (self.attn_sum, self.spatial_entropy, self.bottom_row_focus))
+        return DatasetScores(*taken, layers_without_map=self.layers_without_map)
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,7 @@ class DatasetSelection:
         mean_entropies: `[layers, heads]` float64, mean over the samples where it is finite; infinite where
             it never is.
         rules: How they were chosen.
+        layers_without_map: 0-based layers without attention to the image; their numbers mean nothing.
     """
 
     heads: tuple[tuple[int, int], ...]
@@ -178,11 +194,17 @@ class DatasetSelection:
     mean_sums: np.ndarray
     mean_entropies: np.ndarray
     rules: SelectionRules
+    layers_without_map: tuple[int, ...] = ()
 
     @property
     def num_samples(self) -> int:
         """Number of samples."""
         return len(self.chosen)
+
+    @property
+    def known_sums(self) -> np.ndarray:
+        """Mean attention sums `[layers with a map, heads]`."""
+        return drop_layers(self.mean_sums, self.layers_without_map)
 
     @property
     def frequency(self) -> np.ndarray:
@@ -206,18 +228,31 @@ class DatasetSelection:
         return float((self.chosen[:, -1] < 0).mean())
 
     def ranked_heads(self) -> list[tuple[int, int]]:
-        """(layer, head) of every head, most often chosen first.
+        """(layer, head) of every head that has a map, most often chosen first.
 
         Ties go by lower mean entropy, then larger mean sum, then (layer, head): where criterion 1 leaves so few heads
         that every sample counts them all, criterion 2 still decides.
         """
         order = np.lexsort((-self.mean_sums.ravel(), self.mean_entropies.ravel(), -self.counts.ravel()))
-        return [divmod(int(index), self.counts.shape[1]) for index in order]
+        heads = (divmod(int(index), self.counts.shape[1]) for index in order)
+        return [(layer, head) for layer, head in heads if layer not in self.layers_without_map]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Checks
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def kept_heads(shape: tuple[int, ...], skip_layers: int, layers_without_map: Sequence[int] = ()) -> np.ndarray:
+    """Flat indices, ascending, of the heads that the rules may choose, of a model of `shape` layers and heads."""
+    layers = np.repeat(np.arange(shape[0]), shape[1])
+    result: np.ndarray = np.flatnonzero((layers >= skip_layers) & ~np.isin(layers, list(layers_without_map)))
+    return result
+
+
+def drop_layers(values: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+    """Values `[..., layers, heads]` of the other layers; the same array where no layer is dropped."""
+    return np.delete(values, list(layers), axis=-2) if len(layers) else values
 
 
 def check_head(layer: int, head: int, num_layers: int, num_heads: int) -> None:

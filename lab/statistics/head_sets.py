@@ -50,6 +50,7 @@ def comparison_sets(
     num_layers: int,
     num_heads: int,
     *,
+    layers_without_map: Sequence[int] = (),
     most_enumerated: int = MOST_ENUMERATED,
     num_drawn: int = NUM_DRAWN,
     seed: int = 0,
@@ -64,6 +65,7 @@ def comparison_sets(
         fixed: (layer, head) of the K fixed heads.
         num_layers: Layers of the model.
         num_heads: Heads of each layer.
+        layers_without_map: Layers whose heads are compared with none.
         most_enumerated: List all sets up to this number.
         num_drawn: Sets drawn beside the fixed one where there are more.
         seed: Seed of the draws.
@@ -94,7 +96,8 @@ def comparison_sets(
             f"The fixed heads are {crowded}: there are only {matched} sets of the same layers, too few to compare "
             "with, so that heads of any layer were taken."
         )
-        groups = [(np.arange(num_layers * num_heads), len(flat))]
+        pool = np.arange(num_layers * num_heads)
+        groups = [(pool[~np.isin(pool // num_heads, list(layers_without_map))], len(flat))]
     possible = math.prod(math.comb(len(pool), count) for pool, count in groups)
     list_all = possible <= most_enumerated
     others = _enumerate(groups) if list_all else _draw(groups, num_drawn, set(flat), np.random.default_rng(seed))
