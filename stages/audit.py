@@ -19,10 +19,10 @@ from lab.heads.audit import HeadAudit, SampleAudit, draw_random_sets, summarize_
 from lab.heads.head_scores import DatasetSelection, HeadTable
 from lab.heads.heads_file import heads_file_from_labels, write_heads_file
 from lab.storage import files
-from lab.storage.attention_files import load_attention
 from stages.choosing import choose_for, localize_choice, score_sample
 from stages.plan import Plan, Steps, find_in_project, make_plan, selection_rules
 from stages.selection_outputs import write_csv
+from stages.stored_attention import load_stored
 from stages.survey import Survey, Unusable, read_each
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _box_plan(settings: Settings, selection: DatasetSelection) -> tuple[Plan, st
 
 
 def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan: Plan) -> _Measured:
-    collected = load_attention(path)
+    collected = load_stored(path)
     truth_xyxy = truths[collected.sample.id]
     smoothing, mask = plan.settings.logic.smoothing, plan.settings.logic.mask
     table = score_sample(collected, plan.settings)

@@ -14,11 +14,11 @@ from analyze import stack_scores
 from lab.config.settings import Settings
 from lab.heads.head_scores import DatasetScores, HeadTable
 from lab.records import CollectedAttention
-from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
 from stages.choosing import score_sample
 from stages.model_settings import META_KEY, settings_of_file
+from stages.stored_attention import load_stored
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def read_each(
 
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
-    collected = load_attention(path)
+    collected = load_stored(path)
     made_with = {key: collected.meta[key] for key in _MADE_WITH_KEYS if key in collected.meta}
     source = Source(path, collected.sample.id, _origin_of(collected, settings), made_with)
     return source, score_sample(collected, settings)
