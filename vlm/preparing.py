@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,11 +11,15 @@ from typing import Callable, TypeVar
 
 import numpy as np
 
+from lab.messages import shorten, shorten_reason
 from lab.records import Grid, Sample
 from vlm.images import load_image
 from vlm.loading import LlavaBundle
 from vlm.prompt_encoding import EncodedPrompt
 
+logger = logging.getLogger(__name__)
+
+_MAX_REASON = 1000
 # Rows that are looked at together to find those about one image; the output of a row waits for at most so many others.
 WINDOW_ROWS = 64
 
@@ -107,19 +112,28 @@ def prepare(rows: Sequence[Row], bundle: LlavaBundle, answer_tokens: int = 0) ->
     try:
         image = load_image(rows[0].sample.image_file)
         pixels, grid = bundle.image_preprocessor(image)
-    except (ValueError, MemoryError) as error:
-        return Prepared((), {row.position: CollectionFailure(row.sample, str(error)) for row in rows})
+    except Exception as error:
+        reason = _reason(error, rows[0].sample)
+        return Prepared((), {row.position: CollectionFailure(row.sample, reason) for row in rows})
     failures: dict[int, CollectionFailure] = {}
     by_prefix: dict[tuple[int, ...], list[Question]] = {}
     for row in rows:
         try:
             prompt = _encode(row.sample, bundle, answer_tokens)
-        except ValueError as error:
-            failures[row.position] = CollectionFailure(row.sample, str(error))
+        except Exception as error:
+            failures[row.position] = CollectionFailure(row.sample, _reason(error, row.sample))
             continue
         by_prefix.setdefault(prompt.prefix_ids, []).append(Question(row, prompt))
     pictures = [Picture(pixels, grid, image.size, tuple(questions)) for questions in by_prefix.values()]
     return Prepared(tuple(pictures), failures)
+
+
+def _reason(error: Exception, sample: Sample) -> str:
+    """Why a row failed, on one line; what nobody foresaw goes to the log with its place in the code, too."""
+    if isinstance(error, (ValueError, OSError, MemoryError)) and not isinstance(error, UnicodeError):
+        return shorten_reason(error, _MAX_REASON)
+    logger.debug("Sample %s could not be prepared.", shorten(sample.id), exc_info=error)
+    return f"{type(error).__name__} while the row was prepared: {shorten_reason(error, _MAX_REASON)}"
 
 
 def by_image(samples: Iterable[Sample]) -> Iterator[list[Row]]:
