@@ -286,7 +286,6 @@ def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
         ("data.start_index=-1", r"data\.start_index to be between 0 and"),
         ("data.batch_attention_dir=[a,3]", r"directory or a list of directories, but got \['a', 3\]"),
         ("stage=pipelin", r"stage to be one of .* but got 'pipelin'\. Did you mean 'pipeline'\?"),
-        ("model.conv_mode=referseq", r"model\.conv_mode to be one of .*Did you mean 'referseg'\?"),
     ],
 )
 def test_each_mistake_is_named_in_one_line(override: str, message: str, make_image) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from fake_collector import collect_one
 
+import pipeline
+from lab.command_line.results import StageResult
 from lab.config.settings import DataSettings, LogicSettings, ModelSettings, Settings
 from lab.heads.heads_file import FixedHead, HeadsFile, write_heads_file
 from lab.records import Sample
 from lab.storage.attention_files import save_attention
 from llava.conversation import get_template
-from pipeline import run
+from pipeline import main, run
 from stages.stored_attention import load_stored
 
 QUERY = "a cat"
@@ -60,3 +62,35 @@ def test_heads_of_the_picture_book_serve_files_from_before_its_template_had_a_na
     record = json.loads((tmp_path / "s_bbox.json").read_text())
     assert record["prompt_template"] == "picturebook"
     assert record["heads_source"] == "heads_file"
+
+
+@pytest.mark.parametrize(
+    "image_file",
+    [pytest.param("a" * 90_000, id="longer_than_any_path"), pytest.param("a\0b" * 900, id="with_nul")],
+)
+def test_picture_at_a_path_that_no_system_takes(tmp_path, monkeypatch, capsys, image_file) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = save(tmp_path / "s.pkl.gz", model_name="examples/models/picturebook-llava")
+    collected = load_stored(path, image_file)
+    save_attention(path, collected)
+    quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none", "model=picturebook", "logic.heads_file=null")
+    assert main(["stage=visualize", f"data.attention_file={path}", *quiet]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Expected the image of 's' at 'a")
+    assert line.endswith("but found none. Say where it is with data.image_file.")
+    assert len(line) < 250
+
+
+def test_errors_are_one_line_of_bounded_length(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def fail(settings: Settings, load: object) -> StageResult:
+        raise ValueError("Expected x, but got " + "y\n" * 9000)
+
+    monkeypatch.setitem(pipeline.STAGES, "analyze", fail)
+    path = save(tmp_path / "s.pkl.gz")
+    assert main(["stage=analyze", f"data.attention_file={path}", "hydra/job_logging=none"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Expected x, but got y y ")
+    assert len(line) < 1100

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 
 from lab.messages import shorten, shorten_reason
+from lab.storage.paths import is_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,7 +39,7 @@ def load_image(path: PathLike) -> Image.Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     file = Path(path)
-    if not file.is_file():
+    if not is_file(file):
         raise ValueError(f"Expected the image to be a file, but got {shorten(path)}, which is not there.")
     _open_heif_too()
     try:

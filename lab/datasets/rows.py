@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 from lab.datasets.tables import find_input, quote_short, read_table
 from lab.records import Sample
 from lab.storage.files import JsonlLine
-from lab.storage.paths import PathLike
+from lab.storage.paths import PathLike, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -198,15 +198,8 @@ def _check_encodable(key: str, text: str) -> str:
 def _find_image(name: str, directory: Path) -> str:
     given = find_input(name, "an image")
     for path in (given, directory / given):
-        if _is_file(path):
+        if is_file(path):
             return str(path)
     raise ValueError(
         f"Expected an image at {quote_short(name)} (from here or from {str(directory)!r}), but found none."
     )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a NUL or an over-long name
-        return False
