@@ -20,6 +20,7 @@ from lab.statistics.bootstrap import cluster_numbers
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
 from stages.choosing import score_sample
+from stages.guard import describe_exception
 from stages.model_settings import META_KEY, settings_of_file
 from stages.stored_attention import load_stored
 
@@ -54,6 +55,7 @@ class Source:
         picture: Name of the picture; all files of one name are about one picture.
         sum_precision: Relative precision of its attention sums.
         made_with: What it says of the settings that belong to its model.
+        image_size_wh: Width and height of its picture, in pixels.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Source:
     picture: str
     sum_precision: float
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    image_size_wh: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,9 @@ def read_each(
     def guarded(path: Path) -> Union[Found, Unusable]:
         try:
             return function(path)
-        except (ValueError, OSError) as error:
-            return Unusable(path, str(error))
+        except Exception as error:
+            logger.debug("%s could not be used.", path, exc_info=error)
+            return Unusable(path, describe_exception(error))
 
     results = map_in_background(guarded, paths, workers=settings.storage.workers)
     with progress_bar(results, total=len(paths), unit="file", label=what) as bar:
@@ -188,11 +192,14 @@ def read_each(
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
     collected = load_stored(path)
+    if isinstance(collected.meta.get(META_KEY), Mapping):
+        settings_of_file(collected.meta, settings, path)  # what cannot be its model's settings costs this file alone
     sample, origin = collected.sample, _origin_of(collected, settings)
     # A file that does not name its picture is taken to have one of its own.
     picture = sample.image_file or f"picture of {sample.id}"
     made_with = {key: collected.meta[key] for key in _MADE_WITH_KEYS if key in collected.meta}
-    source = Source(path, sample.id, origin, picture, sum_precision(collected.meta), made_with)
+    precision = sum_precision(collected.meta)
+    source = Source(path, sample.id, origin, picture, precision, made_with, collected.image_size_wh)
     return source, score_sample(collected, settings)
 
 
