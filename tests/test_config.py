@@ -473,7 +473,7 @@ def test_text_keys_are_those_that_take_text() -> None:
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def test_help_needs_nothing_heavy_and_names_all_stages_and_models() -> None:
