@@ -22,3 +22,14 @@ def test_unknown_template_is_refused_before_anything_is_made(stage, tmp_path, ma
         run(settings, fake.load)
     assert not out.exists()
     assert fake.stop_layers == []
+
+
+def test_query_that_no_text_holds_is_refused_before_anything_is_made(tmp_path, make_image) -> None:
+    data = DataSettings(image_file=make_image(), query="the \udcff bird", output_dir=str(tmp_path / "out"))
+    fake = FakeCollector()
+    with pytest.raises(
+        ValueError, match=r"'data.query' to be text that UTF-8 can hold, but got '\\udcff' at character 4"
+    ):
+        run(Settings(stage="pipeline", data=data), fake.load)
+    assert not (tmp_path / "out").exists()
+    assert fake.stop_layers == []
