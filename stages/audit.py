@@ -23,12 +23,12 @@ from lab.heads.measures import SampleAudit, Targets, measure_sample
 from lab.records import CollectedAttention
 from lab.statistics.bootstrap import cluster_numbers
 from lab.statistics.head_sets import HeadSets, comparison_sets
-from lab.storage.attention_files import load_attention
 from scores.truths import Size, Truth, read_truths
 from stages.audit_outputs import AuditedRows, describe_audit, describe_scores, named_scores, write_audit
 from stages.choosing import choose_for, localize_choice, score_sample
 from stages.labelled import warn_in_sample, write_labelled
 from stages.plan import Plan, Steps, find_in_project, make_plan, selection_rules
+from stages.stored_attention import load_stored
 from stages.survey import Survey, Unusable, read_each
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ def _measure_all(paths: Sequence[Path], work: _Work, settings: Settings) -> Iter
 
 
 def _measure(path: Path, work: _Work) -> _Measured:
-    collected, settings = load_attention(path), work.plan.settings
+    collected, settings = load_stored(path), work.plan.settings
     truth = work.truths[collected.sample.id]
     table = score_sample(collected, settings)
     choice = choose_for(collected, table, work.plan)

@@ -19,6 +19,7 @@ from lab.command_line.progress import progress_bar
 from lab.command_line.results import StageResult
 from lab.config.settings import DataSettings, Settings
 from lab.datasets.rows import RowFailure, RowFields, RowSelection, read_rows
+from lab.messages import shorten
 from lab.records import Sample
 from lab.storage.background import items_in_hand
 from lab.storage.claims import claim_rows
@@ -196,4 +197,4 @@ def _record_failure(failure: RowFailure, failures: FailureLog, strict: bool) -> 
 
 
 def _where(failure: RowFailure) -> str:
-    return f"line {failure.line_number}" + ("" if failure.id is None else f", id {failure.id!r}")
+    return f"line {failure.line_number}" + ("" if failure.id is None else f", id {shorten(failure.id)}")

@@ -12,7 +12,7 @@ from lab.config.settings import model_directory_name
 from lab.records import HeadScore, Sample
 from lab.storage import files
 from lab.storage.attention_files import load_attention
-from lab.storage.paths import OutputPaths
+from lab.storage.paths import OutputPaths, is_file
 from stages.model_settings import META_KEY, record_model
 from stages.plan import SHAPING_MODEL_KEYS, Plan
 
@@ -88,7 +88,7 @@ def _same_picture(one: str, other: str) -> bool:
     first, second = Path(one), Path(other)
     if os.path.abspath(first) == os.path.abspath(second):
         return True
-    if first.is_file() and second.is_file():
+    if is_file(first) and is_file(second):
         return first.read_bytes() == second.read_bytes()
     return first.name == second.name
 

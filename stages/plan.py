@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional
 
+from lab.config.errors import ConfigError
 from lab.config.settings import PROJECT_ROOT, Settings, model_directory_name
 from lab.heads.head_scores import SelectionRules
 from lab.heads.heads_file import HeadsFile, check_heads_file, read_heads_file
+from lab.storage.paths import exists
 from lab.storage.run_state import fingerprint
+from llava.conversation import get_template
 
 SHAPING_MODEL_KEYS = (
     "name",
@@ -98,8 +100,11 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
         The plan.
 
     Raises:
+        ConfigError: The stage runs the model, and there is no prompt template of the name that is configured.
         ValueError: The heads file is unreadable, too short, or made for another model or template.
     """
+    if settings.stage in {"collect", "pipeline", "batch"}:
+        _check_template(settings.model.conv_mode)
     if not steps.box or settings.logic.heads_file is None:
         return Plan(settings, steps)
     heads_file = read_heads_file(find_in_project(settings.logic.heads_file))
@@ -113,6 +118,14 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
             force=settings.logic.force_heads_file,
         )
     return Plan(settings, steps, heads_file.first(settings.logic.top_k), heads_file)
+
+
+def _check_template(conv_mode: str) -> None:
+    """Refuse an unknown template before any file is touched and any model is loaded."""
+    try:
+        get_template(conv_mode)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def selection_rules(settings: Settings) -> SelectionRules:
@@ -136,7 +149,7 @@ def selection_rules(settings: Settings) -> SelectionRules:
 def find_in_project(path: str) -> str:
     """Give a relative path that exists only from the project's root as a path from there; any other as it is."""
     from_root = PROJECT_ROOT / path
-    return str(from_root) if not Path(path).exists() and from_root.exists() else path
+    return str(from_root) if not exists(path) and exists(from_root) else path
 
 
 def comparable_name(name: str, heads_file: HeadsFile) -> str:

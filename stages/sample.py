@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Optional
 
 from lab.config.errors import ConfigError
 from lab.heads.head_sums import SUMS_KEY, sums_record
+from lab.messages import shorten
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
 from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention
-from lab.storage.paths import OutputPaths
+from lab.storage.paths import OutputPaths, is_file
 from stages.choosing import choose_for, chosen_maps, localize_choice, rank_sample, score_sample
 from stages.earlier_results import refuse_other_ranking
 from stages.model_settings import META_KEY, record_model
@@ -151,9 +152,9 @@ def _draw(
 
 def _find_image(sample: Sample) -> str:
     path = find_in_project(sample.image_file) if sample.image_file else ""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise ConfigError(
-            f"Expected the image of {sample.id!r} at {path or '(no path recorded)'!r}, but found none. "
+            f"Expected the image of {shorten(sample.id)} at {shorten(path or '(no path recorded)')}, but found none. "
             "Say where it is with data.image_file."
         )
     return path

@@ -605,8 +605,8 @@ def _kill_after(boxes: int, command: list[str], environment: dict[str, str], dir
     log = directory.with_suffix(".stderr")
     with open(log, "wb") as stderr:
         process = subprocess.Popen(command, env=environment, stderr=stderr)
-        deadline = time.time() + 120
-        while len(list(directory.glob("fake-model/*_bbox.json"))) < boxes and time.time() < deadline:
+        deadline = time.monotonic() + 600
+        while len(list(directory.glob("fake-model/*_bbox.json"))) < boxes and time.monotonic() < deadline:
             assert process.poll() is None, log.read_text()
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -686,13 +686,15 @@ def test_a_full_disk_stops_the_batch(tmp_path, fake, monkeypatch) -> None:
 
 def test_background_work_keeps_the_order_and_overlaps() -> None:
     running, most = 0, 0
-    lock = threading.Lock()
+    lock, both = threading.Lock(), threading.Barrier(2)
 
     def slow_for_even(number: int) -> int:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+        if number < 2:
+            both.wait(600)  # neither can end before the other has begun
         time.sleep(0.02 if number % 2 == 0 else 0)
         with lock:
             running -= 1

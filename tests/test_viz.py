@@ -345,7 +345,7 @@ def test_figures_drawn_by_two_threads_equal_those_drawn_alone(tmp_path):
     assert together == alone
 
 
-def test_drawing_imports_no_pyplot_and_show_needs_no_display():
+def test_drawing_imports_no_pyplot_and_show_needs_no_display(tmp_path):
     code = (
         "import sys, logging; import numpy as np; from PIL import Image; import viz\n"
         "logging.basicConfig(level='WARNING')\n"
@@ -356,7 +356,7 @@ def test_drawing_imports_no_pyplot_and_show_needs_no_display():
         "viz.show(figure)\n"
     )
     root = Path(viz.__file__).parent
-    environment = {"MPLBACKEND": "agg", "PATH": "/usr/bin", "PYTHONPATH": str(root), "HOME": "/tmp"}
+    environment = {"MPLBACKEND": "agg", "PATH": "/usr/bin", "PYTHONPATH": str(root), "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=root)
     assert done.returncode == 0, done.stderr
     assert "no display was found" in done.stderr

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 from lab.datasets.tables import find_input, quote_short, read_table
 from lab.records import Sample
 from lab.storage.files import JsonlLine
-from lab.storage.paths import PathLike
+from lab.storage.paths import PathLike, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _to_sample(line: JsonlLine, fields: RowFields, find_image: Callable[[str], s
     try:
         if sample_id is None:
             raise ValueError(_describe_missing(line.row, fields.id, "text or a whole number"))
-        query = trim_query(_check_encodable(fields.prompt, _read_text(line.row, fields.prompt)))
+        query = trim_query(check_encodable(fields.prompt, _read_text(line.row, fields.prompt)))
         image_file = find_image(_read_text(line.row, fields.image))
         return Sample(id=sample_id, image_file=image_file, query=query, line_number=line.number)
     except Exception as error:  # whatever is odd about a row, it costs that row alone
@@ -182,8 +182,19 @@ def _describe_missing(row: dict[str, Any], key: str, wanted: str) -> str:
     return f"Expected {key!r} to be {wanted}, but got {quote_short(row[key])}."
 
 
-def _check_encodable(key: str, text: str) -> str:
-    """Refuse what no text file can hold, and no tokenizer takes: half of a surrogate pair."""
+def check_encodable(key: str, text: str) -> str:
+    """Refuse what no text file can hold, and no tokenizer takes: half of a surrogate pair.
+
+    Args:
+        key: Where the text stands, for the message.
+        text: A query.
+
+    Returns:
+        The same text.
+
+    Raises:
+        ValueError: UTF-8 cannot hold it.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -198,15 +209,8 @@ def _check_encodable(key: str, text: str) -> str:
 def _find_image(name: str, directory: Path) -> str:
     given = find_input(name, "an image")
     for path in (given, directory / given):
-        if _is_file(path):
+        if is_file(path):
             return str(path)
     raise ValueError(
         f"Expected an image at {quote_short(name)} (from here or from {str(directory)!r}), but found none."
     )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a NUL or an over-long name
-        return False

@@ -191,6 +191,30 @@ def attention_stem(path: PathLike) -> str:
     return name
 
 
+def is_file(path: PathLike) -> bool:
+    """Whether a path from a file or a row names a file; one that no system takes, with a NUL or far too long, does not.
+
+    Args:
+        path: Whatever somebody wrote.
+    """
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is anything at a path, which may be one that no system takes.
+
+    Args:
+        path: Whatever somebody wrote.
+    """
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def find_attention_file(path: PathLike) -> Path:
     """Find an attention file under its name or under its twin's: `x.pkl`, `x.pkl.gz` and `x` stand for each other.
 
