@@ -12,6 +12,7 @@ from typing import Any, Callable
 import numpy as np
 
 from lab.datasets.box_reading import AUTO, BOX_FIELDS, Box, box_numbers, has_extent, read_boxes, row_size
+from lab.datasets.cells import read_geometry
 from lab.datasets.pictures import read_size
 from lab.storage.files import JsonlLine
 
@@ -40,20 +41,21 @@ def read_truth_boxes(
     Returns:
         Half-open boxes in pixels by line number; rows without a usable box are left out.
     """
-    found = [(line, *box) for line in lines if line.row is not None and (box := _numbers(line.row)) is not None]
+    rows_read = [(line.number, read_geometry(line.row)) for line in lines if line.row is not None]
+    found = [(number, row, *box) for number, row in rows_read if (box := _numbers(row)) is not None]
     size_of = functools.cache(functools.partial(_picture_size, find_image=find_image))  # many rows share a picture
     boxes: dict[int, Box] = {}
     for field in BOX_FIELDS:
-        rows = [(line, numbers) for line, name, numbers in found if name == field]
+        rows = [(number, row, numbers) for number, row, name, numbers in found if name == field]
         if not rows:
             continue
-        sizes = [_size(line.row or {}, image_field, size_of) for line, _ in rows]
+        sizes = [_size(row, image_field, size_of) for _, row, _ in rows]
         try:
-            read = _read(field, [numbers for _, numbers in rows], sizes, where, box_format)
+            read = _read(field, [numbers for _, _, numbers in rows], sizes, where, box_format)
         except ValueError as error:
             logger.warning("Figures show no ground truth: %s", error)
             return {}
-        boxes.update({line.number: box for (line, _), box in zip(rows, read) if not math.isnan(box[0])})
+        boxes.update({number: box for (number, _, _), box in zip(rows, read) if not math.isnan(box[0])})
     return boxes
 
 
