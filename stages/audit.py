@@ -95,7 +95,7 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
             f"{survey.ids[0]!r}, but got none of them. Choose the key of the ids with data.id_field."
         )
     plan, origin = _box_plan(settings, selection)
-    heads: Sequence[tuple[int, int]] = plan.fixed_heads or selection.heads
+    heads = plan.fixed_heads or selection.heads
     variants = ablate(survey.scores, selection)
     work = _plan_work(survey, rows, truths, plan, heads, variants)
     paths = [survey.sources[row].path for row in rows]
@@ -116,6 +116,24 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
     labelled, best = write_labelled(directory, audit, audited, settings)
     lines += [*describe_audit(audit, ablation), *best]
     return TruthCheck(lines, named, [*written, labelled])
+
+
+def heads_in_use(settings: Settings, selection: DatasetSelection) -> Sequence[tuple[int, int]]:
+    """The fixed heads that a run is about: those of the heads file that its boxes are made with, else the chosen ones.
+
+    Args:
+        settings: The whole configuration.
+        selection: What the data set chose.
+
+    Returns:
+        (layer, head) of each.
+
+    Raises:
+        ValueError: The heads file cannot be used.
+    """
+    if settings.data.ground_truth is None:
+        return selection.heads
+    return _box_plan(settings, selection)[0].fixed_heads or selection.heads
 
 
 def _sizes(survey: Survey) -> dict[str, Size]:

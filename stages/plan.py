@@ -72,6 +72,11 @@ class Plan:
         return max(layer for layer, _ in self.fixed_heads)
 
     @property
+    def figure_formats(self) -> tuple[str, ...]:
+        """The formats in which figures of samples are written; none where they are not wanted."""
+        return self.settings.figures.formats if self.steps.figure else ()
+
+    @property
     def shaping(self) -> dict[str, Any]:
         """The settings that results depend on, as dotted keys with plain values."""
         settings = self.settings

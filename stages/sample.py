@@ -105,11 +105,13 @@ def _localize_and_draw(result: ItemResult, choice: HeadChoice, plan: Plan, paths
     steps, collected = plan.steps, result.collected
     localization = localize_choice(collected, choice, plan.settings)
     figure: Optional[Figure] = None
+    drawn: list[Path] = []
     if steps.figure or steps.show:
-        figure = _draw(collected, choice, localization, plan, paths)
+        figure = _draw(collected, choice, localization, plan)
+        drawn = _write_figure(figure, plan, paths)
     files.save_mask_png(paths.mask, localization.mask)
     files.save_bbox_json(paths.bbox_json, collected.sample, localization, choice, _origin(collected, plan))
-    written = (*((paths.figure,) if steps.figure else ()), paths.mask, paths.bbox_json)
+    written = (*drawn, paths.mask, paths.bbox_json)
     return dataclasses.replace(
         result, localization=localization, figure=figure if steps.show else None, written=written
     )
@@ -128,25 +130,31 @@ def _write_attention(collected: CollectedAttention, plan: Plan, paths: OutputPat
     return [path, paths.meta_json, paths.meta_pickle]
 
 
-def _draw(
-    collected: CollectedAttention, choice: HeadChoice, localization: Localization, plan: Plan, paths: OutputPaths
-) -> Figure:
-    """Draw the figure, and write it if wanted."""
+def _write_figure(figure: Figure, plan: Plan, paths: OutputPaths) -> list[Path]:
+    from viz import write_formats
+
+    return write_formats(figure, paths.figure(), plan.figure_formats)
+
+
+def _draw(collected: CollectedAttention, choice: HeadChoice, localization: Localization, plan: Plan) -> Figure:
     from viz import draw_top_heads
     from vlm.images import load_image
 
-    smoothing = plan.settings.logic.smoothing
+    logic = plan.settings.logic
     return draw_top_heads(
-        paths.figure if plan.steps.figure else None,
+        None,
         load_image(_find_image(collected.sample)),
         chosen_maps(collected, choice),
         collected.grid,
         choice,
         localization,
         collected.sample.query,
-        sigma=smoothing.sigma,
-        truncate=smoothing.truncate,
+        sigma=logic.smoothing.sigma,
+        truncate=logic.smoothing.truncate,
+        truth_box_xyxy=collected.sample.truth_xyxy,
         model_name=str(collected.meta.get("model_name") or "") or None,
+        top_k=logic.top_k,
+        dpi=plan.settings.figures.dpi,
     )
 
 

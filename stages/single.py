@@ -50,7 +50,7 @@ def run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> Stage
 
 def _run_one(sample: Sample, plan: Plan, load: CollectorLoader) -> Outcome:
     settings = plan.settings
-    paths = OutputPaths(settings.result_dir, sample.id, settings.logic.top_k)
+    paths = OutputPaths.of_sample(settings.result_dir, sample, settings.logic.top_k)
     refuse_to_overwrite(plan, sample, paths)
     collector = load(settings.model, plan.stop_layer)
     if settings.data.overwrite:

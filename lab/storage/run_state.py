@@ -101,11 +101,11 @@ class WantedFiles:
 
     Attributes:
         attention: The attention file, under either name.
-        figure: The figure.
+        figures: The formats in which the figure must be there.
     """
 
     attention: bool = True
-    figure: bool = False
+    figures: tuple[str, ...] = ()
 
 
 def find_finished(
@@ -141,7 +141,7 @@ def find_finished(
     check = _PictureCheck(pictures)
     finished = set()
     for sample in samples:
-        paths = OutputPaths(directory, sample.id, top_k, find_stem(sample.id, present))
+        paths = OutputPaths(directory, sample.id, top_k, sample.file_stem or find_stem(sample.id, present))
         if _has_files(paths, present, wanted) and _is_current(paths.bbox_json, sample, run_fingerprint, check):
             finished.add(sample.id)
     check.report()
@@ -152,7 +152,7 @@ def _has_files(paths: OutputPaths, present: set[str], wanted: WantedFiles) -> bo
     return (
         paths.bbox_json.name in present
         and (not wanted.attention or any(paths.attention(compress).name in present for compress in (True, False)))
-        and (not wanted.figure or paths.figure.name in present)
+        and all(paths.figure(kind).name in present for kind in wanted.figures)
     )
 
 
