@@ -54,6 +54,13 @@ def batch_analyze(settings: Settings, load: CollectorLoader) -> StageResult:
     return run_batch_analyze(settings)
 
 
+def check_model(settings: Settings, load: CollectorLoader) -> StageResult:
+    """A model and one or two pictures -> whether its rows, sharing, grid and prompt can be trusted."""
+    from stages.check_model import run_check_model
+
+    return run_check_model(settings)
+
+
 # What a stage needs is imported when it is run: the help page starts at once.
 STAGES: dict[str, Callable[[Settings, CollectorLoader], StageResult]] = {
     "collect": collect,
@@ -62,6 +69,7 @@ STAGES: dict[str, Callable[[Settings, CollectorLoader], StageResult]] = {
     "pipeline": pipeline,
     "batch": batch,
     "batch_analyze": batch_analyze,
+    "check_model": check_model,
 }
 
 

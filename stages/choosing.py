@@ -20,6 +20,8 @@ from stages.plan import Plan, comparable_name, selection_rules
 
 logger = logging.getLogger(__name__)
 
+NO_BOTTOM_ROW = "The rule of the bottom row was skipped: the map is not one square region."
+
 
 def see(collected: CollectedAttention, settings: Settings) -> CollectedAttention:
     """The attention as one map over the picture, by `logic.regions`, for all that scores, draws and localizes.
@@ -77,7 +79,7 @@ def choose_for(
     """Choose the heads to use for one sample: the plan's fixed ones, the manual ones that pass, or the best ranked.
 
     Args:
-        collected: The sample's attention.
+        collected: The sample's attention as one map, see `see`.
         table: The scores of its heads.
         plan: How to choose.
         ranked: The heads ranked by the same rules, where that is done already.
@@ -88,6 +90,7 @@ def choose_for(
     Raises:
         ValueError: The fixed heads were made for something else, or no head passes the filters.
     """
+    skipped = () if has_bottom_row(collected) or not plan.settings.logic.bottom_row_filter else (NO_BOTTOM_ROW,)
     overridden = _check_fixed_heads(collected, plan.heads_file, plan.settings.logic.force_heads_file)
     choice = choose_heads(
         table,
@@ -100,7 +103,7 @@ def choose_for(
     level = logging.INFO if plan.settings.logic.manual_heads else logging.DEBUG
     for note in choice.notes:
         logger.log(level, "%s: %s", collected.sample.id, note)
-    return dataclasses.replace(choice, notes=(*overridden, *choice.notes))
+    return dataclasses.replace(choice, notes=(*overridden, *skipped, *choice.notes))
 
 
 def _check_fixed_heads(collected: CollectedAttention, heads_file: HeadsFile | None, force: bool) -> tuple[str, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional
 
-from lab.config.settings import PROJECT_ROOT, Settings, model_directory_name
+from lab.config.errors import ConfigError
+from lab.config.settings import PROJECT_ROOT, ModelSettings, Settings, model_directory_name
 from lab.heads.head_scores import SelectionRules
 from lab.heads.heads_file import HeadsFile, check_heads_file, read_heads_file
+from lab.storage.paths import exists
 from lab.storage.run_state import fingerprint
+from llava.conversation import get_template
 
 SHAPING_MODEL_KEYS = (
     "name",
@@ -70,6 +72,11 @@ class Plan:
         return max(layer for layer, _ in self.fixed_heads)
 
     @property
+    def figure_formats(self) -> tuple[str, ...]:
+        """The formats in which figures of samples are written; none where they are not wanted."""
+        return self.settings.figures.formats if self.steps.figure else ()
+
+    @property
     def shaping(self) -> dict[str, Any]:
         """The settings that results depend on, as dotted keys with plain values."""
         settings = self.settings
@@ -102,8 +109,11 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
         The plan.
 
     Raises:
+        ConfigError: The stage runs the model, and there is no prompt template of the name that is configured.
         ValueError: The heads file is unreadable, too short, or made for another model or template.
     """
+    if settings.stage in {"collect", "pipeline", "batch"}:
+        check_prompt(settings.model)
     if not steps.box or settings.logic.heads_file is None:
         return Plan(settings, steps)
     heads_file = read_heads_file(find_in_project(settings.logic.heads_file))
@@ -117,6 +127,27 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
             force=settings.logic.force_heads_file,
         )
     return Plan(settings, steps, heads_file.first(settings.logic.top_k), heads_file)
+
+
+def check_prompt(model: ModelSettings) -> None:
+    """Refuse what cannot go together before any file is touched and any model is loaded.
+
+    Raises:
+        ConfigError: There is no such prompt template, or LLaVA-1.5 is asked for what only other models can do.
+    """
+    if model.reads_any_model:
+        return
+    try:
+        get_template(model.conv_mode)
+    except ValueError as error:
+        raise ConfigError(f"{error} For any other image-text model: model.conv_mode=chat or plain.") from error
+    for key, usual in (("quantization", ("none",)), ("device", ("auto", "cpu", "cuda"))):
+        value = str(getattr(model, key))
+        if value.partition(":")[0] not in usual:
+            raise ConfigError(
+                f"Expected model.{key} to be {usual[0]} with the prompt model.conv_mode={model.conv_mode}, but got "
+                f"{value}. Only models that are loaded with model.conv_mode=chat or plain can do that."
+            )
 
 
 def selection_rules(settings: Settings) -> SelectionRules:
@@ -140,7 +171,7 @@ def selection_rules(settings: Settings) -> SelectionRules:
 def find_in_project(path: str) -> str:
     """Give a relative path that exists only from the project's root as a path from there; any other as it is."""
     from_root = PROJECT_ROOT / path
-    return str(from_root) if not Path(path).exists() and from_root.exists() else path
+    return str(from_root) if not exists(path) and exists(from_root) else path
 
 
 def comparable_name(name: str, heads_file: HeadsFile) -> str:

@@ -17,11 +17,12 @@ from lab.heads.head_scores import DatasetScores, HeadTable
 from lab.heads.head_sums import sum_precision
 from lab.records import CollectedAttention
 from lab.statistics.bootstrap import cluster_numbers
-from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
-from stages.choosing import score_sample, see
+from stages.choosing import NO_BOTTOM_ROW, has_bottom_row, score_sample, see
+from stages.guard import describe_exception
 from stages.model_settings import META_KEY, settings_of_file
+from stages.stored_attention import load_stored
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Source:
         sum_precision: Relative precision of its attention sums.
         made_with: What it says of the settings that belong to its model.
         image_size_wh: Width and height of its picture, in pixels.
+        has_bottom_row: Whether the rule of the bottom row means something on its map.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Source:
     sum_precision: float
     made_with: Mapping[str, Any] = field(default_factory=dict)
     image_size_wh: tuple[int, int] = (0, 0)
+    has_bottom_row: bool = True
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,8 @@ def read_survey(settings: Settings) -> Survey:
     sources: list[Source] = []
     unusable: list[Unusable] = []
     scores = stack_scores(_tables(list(directory_of), settings, sources, unusable))
+    if settings.logic.bottom_row_filter and not all(source.has_bottom_row for source in sources):
+        logger.info("%s", NO_BOTTOM_ROW)
     directories = np.array([directory_of[source.path] for source in sources])
     return Survey(tuple(sources), directories, scores, len(unusable))
 
@@ -180,8 +185,9 @@ def read_each(
     def guarded(path: Path) -> Union[Found, Unusable]:
         try:
             return function(path)
-        except (ValueError, OSError) as error:
-            return Unusable(path, str(error))
+        except Exception as error:
+            logger.debug("%s could not be used.", path, exc_info=error)
+            return Unusable(path, describe_exception(error))
 
     results = map_in_background(guarded, paths, workers=settings.storage.workers)
     with progress_bar(results, total=len(paths), unit="file", label=what) as bar:
@@ -189,13 +195,17 @@ def read_each(
 
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
-    collected = see(load_attention(path), settings)
+    collected = see(load_stored(path), settings)
+    if isinstance(collected.meta.get(META_KEY), Mapping):
+        settings_of_file(collected.meta, settings, path)  # what cannot be its model's settings costs this file alone
     sample, origin = collected.sample, _origin_of(collected, settings)
     # A file that does not name its picture is taken to have one of its own.
     picture = sample.image_file or f"picture of {sample.id}"
     made_with = {key: collected.meta[key] for key in _MADE_WITH_KEYS if key in collected.meta}
     precision = sum_precision(collected.meta)
-    source = Source(path, sample.id, origin, picture, precision, made_with, collected.image_size_wh)
+    source = Source(
+        path, sample.id, origin, picture, precision, made_with, collected.image_size_wh, has_bottom_row(collected)
+    )
     return source, score_sample(collected, settings)
 
 

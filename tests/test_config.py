@@ -302,8 +302,6 @@ def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
         ("model.device=gpu", r"model\.device to be auto, cpu, cuda or cuda:<id>, or balanced, but got 'gpu'"),
         ("model.dtype=half", r"model\.dtype to be one of auto, float16"),
         ("model.quantization=2bit", "model.quantization to be one of none, 8bit, 4bit"),
-        ("model.quantization=8bit", "quantization to be none with the prompt model.conv_mode=referseg, but got 8bit"),
-        ("model.device=balanced", "device to be auto with the prompt model.conv_mode=referseg, but got balanced"),
         ("logic.regions=all", r"logic\.regions to be one of merged, thumbnail, tiles, but got 'all'"),
         ("model=auto", r"model\.name to be non-empty text, .* such as model\.name=Qwen"),
         ("model.prefill_attention=flash", r"prefill_attention to be one of sdpa, eager"),
@@ -317,7 +315,6 @@ def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
         ("data.start_index=-1", r"data\.start_index to be between 0 and"),
         ("data.batch_attention_dir=[a,3]", r"directory or a list of directories, but got \['a', 3\]"),
         ("stage=pipelin", r"stage to be one of .* but got 'pipelin'\. Did you mean 'pipeline'\?"),
-        ("model.conv_mode=referseq", r"model\.conv_mode to be one of .*Did you mean 'referseg'\?"),
     ],
 )
 def test_each_mistake_is_named_in_one_line(override: str, message: str, make_image) -> None:
@@ -505,7 +502,7 @@ def test_text_keys_are_those_that_take_text() -> None:
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def test_help_needs_nothing_heavy_and_names_all_stages_and_models() -> None:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from lab.config.errors import ConfigError
-from lab.config.settings import PROJECT_ROOT, ModelSettings, Settings
+from lab.config.settings import PROJECT_ROOT, Settings
 from lab.messages import shorten
 from lab.storage.paths import find_attention_file
 
@@ -30,6 +30,8 @@ def check_inputs(settings: Settings) -> None:
     elif stage == "batch":
         _need_text(stage, "data.data_file", data.data_file, "examples/localization_data.jsonl")
         _need_file("data.data_file", data.data_file)
+    elif stage == "check_model":
+        _need_file("data.image_file", data.image_file)
     else:
         for directory in data.attention_dirs or (str(settings.result_dir),):
             _need_directory("data.batch_attention_dir", directory)
@@ -37,8 +39,6 @@ def check_inputs(settings: Settings) -> None:
     if stage == "collect" and not settings.storage.attention.save:
         raise ConfigError("Expected storage.attention.save to be true for stage=collect, but got false.")
     _check_heads(settings)
-    if stage in {"collect", "pipeline", "batch"}:
-        _check_prompt(settings.model)
 
 
 def _check_heads(settings: Settings) -> None:
@@ -47,7 +47,7 @@ def _check_heads(settings: Settings) -> None:
     found_here = settings.stage == "batch_analyze" and logic.heads_file == settings.model.heads_file
     if logic.heads_file is not None and not found_here and _kind_of(str(PROJECT_ROOT / logic.heads_file)) != "file":
         _need_file("logic.heads_file", logic.heads_file)
-    if settings.stage in {"collect", "analyze", "batch_analyze"}:
+    if settings.stage in {"collect", "analyze", "batch_analyze", "check_model"}:
         return
     if logic.threshold.scope == "dataset" and logic.heads_file is None and logic.threshold.value is None:
         raise ConfigError(
@@ -55,27 +55,6 @@ def _check_heads(settings: Settings) -> None:
             "Collect with stage=batch logic=selection_v1, find the heads with stage=batch_analyze logic=paper, "
             "and pass the heads.yaml that it writes."
         )
-
-
-def _check_prompt(model: ModelSettings) -> None:
-    """Check that there is such a prompt, and that what only any other model can do is not asked of LLaVA-1.5."""
-    from llava.conversation import get_template
-
-    if model.reads_any_model:
-        return
-    try:
-        get_template(model.conv_mode)
-    except ValueError as error:
-        raise ConfigError(f"{error} For any other image-text model: model.conv_mode=chat or plain.") from error
-    for key, asked, default in (
-        ("quantization", model.quantization != "none", "none"),
-        ("device", model.device == "balanced", "auto"),
-    ):
-        if asked:
-            raise ConfigError(
-                f"Expected model.{key} to be {default} with the prompt model.conv_mode={model.conv_mode}, but got "
-                f"{getattr(model, key)}. Only models that are loaded with model.conv_mode=chat or plain can do that."
-            )
 
 
 def _need_text(stage: str, key: str, value: str | None, example: str) -> None:

@@ -46,7 +46,7 @@ __all__ = [
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
-STAGES = ("collect", "analyze", "visualize", "pipeline", "batch", "batch_analyze")
+STAGES = ("collect", "analyze", "visualize", "pipeline", "batch", "batch_analyze", "check_model")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.heads.head_scores import DatasetScores, DatasetSelection
+from lab.heads.head_scores import DatasetScores, DatasetSelection, kept_heads
 from lab.heads.ranking import allowed_heads
 from lab.statistics.bootstrap import Interval
 from lab.statistics.rank_correlation import RankCorrelation, correlate_heads, spearman_over_pictures

@@ -19,6 +19,7 @@ from lab.heads.comparisons import (
     correct_family,
     score_rows,
 )
+from lab.heads.head_scores import kept_heads
 from lab.heads.measures import SampleAudit
 from lab.heads.verdict import MARGIN, Condition, Verdict, give_verdict
 from lab.statistics.bootstrap import cluster_numbers
@@ -209,7 +210,8 @@ def summarize_audit(
     means, num_rows, num_looking = _head_means(rows, shape)
     scores, rivals = compare_rivals(rows, clusters, sets, seed)
     control = control_phrase(rows, clusters, [layer * shape[1] + head for layer, head in fixed], names, seed)
-    correlations = _correlate(rows, chosen, clusters, frequency, means, kept_heads(shape, skip_layers, layers_without_map), seed)
+    kept = kept_heads(shape, skip_layers, layers_without_map)
+    correlations = _correlate(rows, chosen, clusters, frequency, means, kept, seed)
     rivals, control, spearman_p = _correct(rivals, control, correlations["IoU"])
     tests = [test.value for test in control.head_p_values] or np.full(frequency.size, np.nan)
     return HeadAudit(

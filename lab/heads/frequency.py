@@ -149,7 +149,8 @@ class _ChooserByMeans:
         self._shape, self._without = scores.attn_sum.shape[1:], scores.layers_without_map
         self._usable = allowed.reshape(entropies.shape) & np.isfinite(entropies)
         order = np.argsort(entropies, axis=1, kind="stable")
-        rises = np.diff(np.take_along_axis(entropies, order, axis=1), axis=1, prepend=-1.0) > 0
+        with np.errstate(invalid="ignore"):  # between infinite ones, which share a rank
+            rises = np.diff(np.take_along_axis(entropies, order, axis=1), axis=1, prepend=-1.0) > 0
         self._ranks = np.empty(entropies.shape, dtype=np.int64)
         np.put_along_axis(self._ranks, order, np.cumsum(rises, axis=1), axis=1)
 

@@ -166,8 +166,12 @@ class DatasetScores:
 
     def take(self, indices: np.ndarray) -> DatasetScores:
         """The scores of some samples, `indices` being `[n]` integers; one may be there twice."""
-        taken = (array[indices] for array in (self.attn_sum, self.spatial_entropy, self.bottom_row_focus))
-        return DatasetScores(*taken, layers_without_map=self.layers_without_map)
+        return DatasetScores(
+            self.attn_sum[indices],
+            self.spatial_entropy[indices],
+            self.bottom_row_focus[indices],
+            self.layers_without_map,
+        )
 
 
 @dataclass(frozen=True)
