@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from finer.edges import FractionalEdges, edge_insets
 from lab.records import Grid, Localization
 
 REGIONS = ("largest", "heaviest", "all")
@@ -30,6 +31,7 @@ def localize(
     truncate: float = 4.0,
     region: str = "largest",
     relative_threshold: float = 1.0,
+    edges: FractionalEdges | None = None,
 ) -> Localization:
     """Combine the maps of the chosen heads and draw the box around what stands out.
 
@@ -47,6 +49,8 @@ def localize(
         truncate: Where the Gaussian ends, in standard deviations.
         region: `largest`, `heaviest` or `all`.
         relative_threshold: Threshold of the mask, as a multiple of the mean.
+        edges: How far the box's edges end within its outer cells, by the combined map; None for whole cells. The mask
+            in pixels then ends where the box does.
 
     Returns:
         The combined map, the mask in cells and in pixels, and the box; no box where the combined map is flat.
@@ -59,13 +63,15 @@ def localize(
         raise ValueError("Expected the maps of at least one head to combine, but got none.")
     combined = smooth_maps(maps, sigma=sigma, truncate=truncate).sum(axis=0)
     cell_masks, boxes_xyxy = localize_each(
-        combined[None], grid, image_size_wh, region=region, relative_threshold=relative_threshold
+        combined[None], grid, image_size_wh, region=region, relative_threshold=relative_threshold, edges=edges
     )
+    box_xyxy = _as_box(boxes_xyxy[0]) if cell_masks[0].any() else None
+    mask = cells_to_mask(cell_masks[0], grid, image_size_wh)
     return Localization(
         combined_map=combined.astype(np.float32),
         cell_mask=cell_masks[0],
-        mask=cells_to_mask(cell_masks[0], grid, image_size_wh),
-        box_xyxy=_as_box(boxes_xyxy[0]) if cell_masks[0].any() else None,
+        mask=mask if edges is None or box_xyxy is None else _mask_within(mask, box_xyxy),
+        box_xyxy=box_xyxy,
         image_size_wh=image_size_wh,
     )
 
@@ -101,6 +107,7 @@ def localize_each(
     *,
     region: str = "largest",
     relative_threshold: float = 1.0,
+    edges: FractionalEdges | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mask and box of every map on its own, all at once; the rule is that of `localize`, without its smoothing.
 
@@ -110,6 +117,7 @@ def localize_each(
         image_size_wh: Width and height of the original image.
         region: `largest`, `heaviest` or `all`.
         relative_threshold: Threshold of the masks, as a multiple of each mean.
+        edges: How far the boxes' edges end within their outer cells; None for whole cells.
 
     Returns:
         The masks, `[maps, rows, cols]` bool, and the boxes, `[maps, 4]` float64 xyxy, NaN where a mask is empty.
@@ -125,7 +133,8 @@ def localize_each(
     masks = _threshold(maps, _cells_in_image(grid, image_size_wh), relative_threshold)
     if region != "all":
         masks = _one_region_each(masks, maps, heaviest=region == "heaviest")
-    return masks, _tight_boxes(masks, grid, image_size_wh)
+    insets = None if edges is None else edge_insets(maps, masks, edges)
+    return masks, _tight_boxes(masks, grid, image_size_wh, insets)
 
 
 def _check_maps(maps: np.ndarray, grid: Grid) -> None:
@@ -177,12 +186,20 @@ def _one_region_each(masks: np.ndarray, maps: np.ndarray, *, heaviest: bool) -> 
     return keep[labels]
 
 
-def _tight_boxes(masks: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> np.ndarray:
-    """Tight boxes around masks, clipped to the image: `[maps, 4]` float64 xyxy, NaN where a mask is empty."""
-    x_edges, y_edges = _clipped_edges(grid, image_size_wh)
+def _tight_boxes(
+    masks: np.ndarray, grid: Grid, image_size_wh: tuple[int, int], insets: np.ndarray | None = None
+) -> np.ndarray:
+    """Tight boxes around masks, clipped to the image: `[maps, 4]` float64 xyxy, NaN where a mask is empty.
+
+    `insets` are `[maps, 4]` in cells: how far left, top, right and bottom edges move inwards before clipping.
+    """
+    x_edges, y_edges = _edges(grid)
     x0, x1 = _extent(np.any(masks, axis=1), x_edges)
     y0, y1 = _extent(np.any(masks, axis=2), y_edges)
     boxes_xyxy = np.stack([x0, y0, x1, y1], axis=1)
+    if insets is not None:
+        boxes_xyxy += insets * (grid.cell_w, grid.cell_h, -grid.cell_w, -grid.cell_h)
+    boxes_xyxy = np.clip(boxes_xyxy, 0, (*image_size_wh, *image_size_wh))
     boxes_xyxy[~masks.any(axis=(1, 2))] = np.nan
     return boxes_xyxy
 
@@ -214,6 +231,14 @@ def cells_to_mask(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, i
     col, in_cols = _cell_of_pixel(x_edges, image_size_wh[0])
     row, in_rows = _cell_of_pixel(y_edges, image_size_wh[1])
     return cell_mask[np.ix_(row, col)] & in_rows[:, None] & in_cols
+
+
+def _mask_within(mask: np.ndarray, box_xyxy: Box) -> np.ndarray:
+    """A mask of pixels, less those whose centres lie outside a box."""
+    x0, y0, x1, y1 = box_xyxy
+    across, down = (np.arange(length) + 0.5 for length in (mask.shape[1], mask.shape[0]))
+    within: np.ndarray = mask & ((across >= x0) & (across < x1)) & ((down >= y0) & (down < y1))[:, None]
+    return within
 
 
 def cells_to_box(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> Box | None:

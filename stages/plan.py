@@ -75,6 +75,7 @@ class Plan:
         settings = self.settings
         logic = dataclasses.asdict(settings.logic)
         del logic["heads_file"], logic["force_heads_file"], logic["audit_margin"]
+        _leave_out_idle(logic)
         heads = self.fixed_heads
         logic["fixed_heads"] = None if heads is None else [f"L{layer}H{head}" for layer, head in heads]
         model = {key: getattr(settings.model, key) for key in SHAPING_MODEL_KEYS}
@@ -142,6 +143,13 @@ def comparable_name(name: str, heads_file: HeadsFile) -> str:
     """A model's name; spelt as in the heads file where both name the same directory of results."""
     same = model_directory_name(name) == model_directory_name(heads_file.model_name)
     return heads_file.model_name if same else name
+
+
+def _leave_out_idle(logic: dict[str, Any]) -> None:
+    """Remove options that are off, with what belongs to them, so that results of before still count."""
+    if logic["mask"]["edges"] == "cells":
+        for key in ("edges", "edge_most", "edge_power"):
+            del logic["mask"][key]
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

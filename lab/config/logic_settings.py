@@ -147,11 +147,17 @@ class MaskSettings:
         method: `mean_relu`, cells above the mean of the combined map.
         region: The box holds the `largest` region of the mask (by cells), the `heaviest` (by attention), or `all`.
         relative_threshold: The threshold is this many times the mean.
+        edges: The box ends with whole `cells`, or within its outer cells as far as attention fills them, `fractional`.
+        edge_most: The farthest that a fractional edge moves inwards, in cells.
+        edge_power: How soon an outer line of cells counts as filled; the smaller, the sooner.
     """
 
     method: str = choice("mean_relu")
     region: str = choice(*MASK_REGIONS)
     relative_threshold: float = number(1.0, 0, 1000)
+    edges: str = choice("cells", "fractional")
+    edge_most: float = number(0.7, 0, 0.99)
+    edge_power: float = number(0.25, 0.01, 100)
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
