@@ -45,8 +45,8 @@ def edge_insets(maps: np.ndarray, masks: np.ndarray, edges: FractionalEdges) -> 
         nothing can be told, and where a mask is empty.
     """
     kept = np.where(masks, maps, 0).astype(np.float64)
-    left, right = _moved_ends(kept.sum(axis=1), masks.any(axis=1), edges)
-    top, bottom = _moved_ends(kept.sum(axis=2), masks.any(axis=2), edges)
+    left, right = _moved_ends(kept.sum(axis=1), np.any(masks, axis=1), edges)
+    top, bottom = _moved_ends(kept.sum(axis=2), np.any(masks, axis=2), edges)
     return np.stack([left, top, right, bottom], axis=1)
 
 

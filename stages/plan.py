@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from lab.config.settings import PROJECT_ROOT, Settings, model_directory_name
 from lab.heads.head_scores import SelectionRules
 from lab.heads.heads_file import HeadsFile, check_heads_file, read_heads_file
 from lab.storage.run_state import fingerprint
+from refine.refiner import Refiner
+
+if TYPE_CHECKING:
+    from refine.sam import Sam
 
 SHAPING_MODEL_KEYS = (
     "name",
@@ -53,12 +57,14 @@ class Plan:
         steps: Which results to make.
         fixed_heads: (layer, head) of the heads to use unchanged, or None to choose them.
         heads_file: The file that names them, if any.
+        refiner: Makes masks anew of what was found, if that is asked for.
     """
 
     settings: Settings
     steps: Steps
     fixed_heads: Optional[tuple[tuple[int, int], ...]] = None
     heads_file: Optional[HeadsFile] = None
+    refiner: Optional[Refiner] = field(default=None, compare=False)
 
     @property
     def stop_layer(self) -> Optional[int]:
@@ -101,8 +107,9 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
     Raises:
         ValueError: The heads file is unreadable, too short, or made for another model or template.
     """
+    refiner = _make_refiner(settings) if steps.box else None
     if not steps.box or settings.logic.heads_file is None:
-        return Plan(settings, steps)
+        return Plan(settings, steps, refiner=refiner)
     heads_file = read_heads_file(find_in_project(settings.logic.heads_file))
     if settings.stage in {"pipeline", "batch"}:  # other stages check what the attention file says
         check_heads_file(
@@ -113,7 +120,23 @@ def make_plan(settings: Settings, steps: Steps) -> Plan:
             num_heads=heads_file.num_heads,
             force=settings.logic.force_heads_file,
         )
-    return Plan(settings, steps, heads_file.first(settings.logic.top_k), heads_file)
+    return Plan(settings, steps, heads_file.first(settings.logic.top_k), heads_file, refiner)
+
+
+def _make_refiner(settings: Settings) -> Optional[Refiner]:
+    """Prepare what makes masks anew; its model is loaded when the work begins."""
+    logic, model = settings.logic, settings.model
+    if logic.refine == "none":
+        return None
+
+    def load() -> Sam:
+        from refine.sam import load_sam
+        from vlm.device import choose_device
+
+        device, _, _ = choose_device(model.device, model.device_id, "float32")
+        return load_sam(find_in_project(logic.sam.name or ""), device=str(device), cache_dir=model.cache_dir)
+
+    return Refiner(load, logic.sam.prompt, logic.sam.points)
 
 
 def selection_rules(settings: Settings) -> SelectionRules:
@@ -150,6 +173,8 @@ def _leave_out_idle(logic: dict[str, Any]) -> None:
     if logic["mask"]["edges"] == "cells":
         for key in ("edges", "edge_most", "edge_power"):
             del logic["mask"][key]
+    if logic["refine"] == "none":
+        del logic["refine"], logic["sam"]
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
