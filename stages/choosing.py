@@ -14,6 +14,7 @@ from bbox import localize
 from finer.edges import FractionalEdges
 from lab.config.settings import MaskSettings, Settings
 from lab.heads.head_scores import HeadTable
+from lab.heads.head_sums import stored_sums
 from lab.heads.heads_file import HeadsFile, check_heads_file
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization
 from stages.plan import Plan, comparable_name, selection_rules
@@ -29,6 +30,8 @@ def score_sample(collected: CollectedAttention, settings: Settings) -> HeadTable
         collected.grid.shape,
         binarize_threshold=entropy.binarize_threshold,
         entropy_shares=entropy.shares,
+        threshold_scale=entropy.threshold_scale,
+        sums=stored_sums(collected.meta, collected.attention.shape[:2]),
     )
 
 

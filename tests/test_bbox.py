@@ -15,6 +15,7 @@ from bbox import (
     cells_to_mask,
     localize,
     localize_each,
+    localize_heads,
     smooth_maps,
     xywh_to_xyxy,
     xyxy_to_xywh,
@@ -295,6 +296,19 @@ class TestFractionalEdges:
         a_map = block(np.s_[2:5], np.s_[3:7])
         a_map[2:4, 0] = 0.9
         assert find(a_map, edges=FractionalEdges()).box_xyxy == (30, 20, 70, 50)
+
+    def test_every_head_and_set_of_heads_has_them_too(self):
+        attention = np.random.default_rng(5).gamma(0.3, 1.0, (2, 3, 64))
+        rule = {"sigma": 1.0, "truncate": 4.0, "region": "heaviest", "relative_threshold": 1.0}
+        rule["edges"] = FractionalEdges(0.6, 0.5)
+        sets = np.array([[0, 4], [2, 3]])
+        heads = localize_heads(attention, SQUARE, (80, 80), head_sets=sets, per_image_heads=((1, 0),), **rule)
+        maps = attention.reshape(6, 8, 8)
+        expected = [localize(maps[[number]], SQUARE, (80, 80), **rule).box_xyxy for number in range(6)]
+        np.testing.assert_allclose(heads.boxes_xyxy, expected)
+        expected = [localize(maps[list(members)], SQUARE, (80, 80), **rule).box_xyxy for members in sets]
+        np.testing.assert_allclose(heads.set_boxes_xyxy, expected)
+        np.testing.assert_allclose(heads.per_image_xyxy, localize(maps[[3]], SQUARE, (80, 80), **rule).box_xyxy)
 
     def test_flat_map_has_no_box(self):
         assert find(np.ones((8, 8)), edges=FractionalEdges()).box_xyxy is None

@@ -1,0 +1,1 @@
+"""Scores of predictions against ground truth: what a reviewer can count again."""
