@@ -85,6 +85,8 @@ class Plan:
         heads = self.fixed_heads
         logic["fixed_heads"] = None if heads is None else [f"L{layer}H{head}" for layer, head in heads]
         model = {key: getattr(settings.model, key) for key in SHAPING_MODEL_KEYS}
+        if settings.model.views > 1:  # left out otherwise, as of results from before there were views
+            model["views"] = settings.model.views
         storage = {"attention": {"dtype": settings.storage.attention.dtype}}
         return dict(_flatten({"model": model, "logic": logic, "storage": storage}))
 
