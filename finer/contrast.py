@@ -20,8 +20,9 @@ def contrast_with_siblings(maps: np.ndarray, share: float = 1.0) -> np.ndarray:
     """
     if not 0 <= share < np.inf:
         raise ValueError(f"Expected the share of the siblings' mean to be 0 or more, but got {share}.")
-    maps = np.asarray(maps, dtype=np.float64)
-    if len(maps) < 2:
-        return maps.copy()
-    others = (maps.sum(axis=0) - maps) / (len(maps) - 1)
-    return np.maximum(maps - share * others, 0)
+    own = maps.astype(np.float64)
+    if len(own) < 2:
+        return own
+    others = (own.sum(axis=0) - own) / (len(own) - 1)
+    contrasted: np.ndarray = np.maximum(own - share * others, 0)
+    return contrasted
