@@ -55,11 +55,10 @@ def _moved_ends(lines: np.ndarray, occupied: np.ndarray, edges: FractionalEdges)
     first = occupied.argmax(axis=1)
     last = occupied.shape[1] - 1 - occupied[:, ::-1].argmax(axis=1)
     mean = lines.sum(axis=1) / (last - first + 1)
-    can_move = (last > first) & (mean > 0)
     rows = np.arange(len(lines))
 
     def move(index: np.ndarray) -> np.ndarray:
-        filled = np.divide(lines[rows, index], mean, out=np.ones(len(lines)), where=can_move)
+        filled = np.divide(lines[rows, index], mean, out=np.ones(len(lines)), where=mean > 0)
         moved: np.ndarray = edges.most * (1 - np.clip(filled, 0, 1) ** edges.power)
         return moved
 

@@ -41,6 +41,14 @@ def test_ties_go_to_the_brighter_cell() -> None:
     np.testing.assert_array_equal(interior_points(a_map, mask, GRID, SIZE, 2), [[45, 15], [35, 25]])
 
 
+def test_the_edge_of_the_grid_is_no_edge_of_the_object() -> None:
+    mask, a_map = region(np.s_[0:5], np.s_[2:7]), np.full((8, 8), 0.1)
+    a_map[2, 4] = 0.5
+    grid = Grid(8, 8, 0.0, 0.0, 10.0, 10.0)
+    points_xy = interior_points(a_map, mask, grid, (80, 80), 9)
+    assert {(35, 5), (45, 5), (55, 5)} <= {tuple(point) for point in points_xy}
+
+
 def test_small_regions_have_fewer_points_and_empty_ones_none() -> None:
     a_map = np.ones((8, 8))
     assert len(interior_points(a_map, region(np.s_[3:4], np.s_[2:4]), GRID, SIZE, 5)) == 2

@@ -111,23 +111,38 @@ def test_files_are_removed_when_the_reader_stops(tmp_path) -> None:
     next(results)
     directory = Path(collecting.inner.asked[0].image_file).parent
     assert directory.is_dir()
+    assert len(list(directory.iterdir())) == 4
+    next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    assert not directory.exists()
+
+
+def test_files_of_a_picture_are_gone_when_the_next_one_is_done(tmp_path) -> None:
+    collecting = collector()
+    files = [picture(tmp_path / f"{n}.png", (20, 10, 60, 50)) for n in range(2)]
+    results = collecting.collect([Sample(file, file, "x") for file in files])
+    next(results)
+    directory = Path(collecting.inner.asked[0].image_file).parent
+    next(results)
+    assert {path.name[0] for path in directory.iterdir()} == {"1"}
     results.close()
     assert not directory.exists()
 
 
 def test_huge_pictures_are_shrunk_and_the_map_still_lies_right(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(views, "LONGEST_SIDE", 70)
-    image = Image.new("RGB", (280, 140), (0, 0, 255))
-    image.paste((255, 0, 0), (40, 20, 120, 100))
+    image = Image.new("RGB", (140, 280), (0, 0, 255))
+    image.paste((255, 0, 0), (20, 40, 100, 120))
     monkeypatch.setattr(views, "_shrink", lambda image, shrink=views._shrink: _hard(shrink(image)))
     image.save(tmp_path / "a.png")
     collecting = collector()
     [collected] = collecting.collect([Sample("s", str(tmp_path / "a.png"), "red")])
-    assert collected.image_size_wh == (280, 140)
+    assert collected.image_size_wh == (140, 280)
     assert collected.grid.cell_w == pytest.approx(4 * 80 / 8 / 2)
     x, y = centre(collected)
-    assert abs(x - 80) < 4
-    assert abs(y - 60) < 4
+    assert abs(x - 60) < 4
+    assert abs(y - 80) < 4
 
 
 def _hard(image: Image.Image) -> Image.Image:
