@@ -135,6 +135,7 @@ def _merge(group: _Group, outcomes: Sequence[Collected]) -> Iterator[Collected]:
 
 def _average(row: Sample, group: _Group, views: Sequence[CollectedAttention]) -> CollectedAttention:
     """The attention of one row over half cells."""
+    views = [view.seen_as() for view in views]
     grids = [place.grid_of_picture(view.grid) for place, view in zip(group.places, views)]
     maps = [view.attention.reshape(*view.attention.shape[:2], *view.grid.shape) for view in views]
     averaged, grid = average_maps(maps, grids)
@@ -142,10 +143,12 @@ def _average(row: Sample, group: _Group, views: Sequence[CollectedAttention]) ->
     grid = replace(grid, x0=grid.x0 * across, y0=grid.y0 * down, cell_w=grid.cell_w * across, cell_h=grid.cell_h * down)
     first = views[0]
     meta = {**first.meta, "image_file": row.image_file, "image_size": list(group.image_size_wh), "views": len(views)}
-    return CollectedAttention(
+    return replace(
+        first,
         attention=averaged.reshape(*averaged.shape[:2], -1),
         grid=grid,
         image_size_wh=group.image_size_wh,
         sample=replace(first.sample, image_file=row.image_file),
         meta=meta,
+        regions=None,
     )

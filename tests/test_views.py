@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +17,7 @@ from PIL import Image
 
 from lab.config.settings import ConfigError, ModelSettings, Settings
 from lab.records import CollectedAttention, Grid, Sample
+from lab.storage.attention_files import load_attention
 from stages import views
 from stages.loading import _with_views
 from stages.model_settings import record_model
@@ -21,6 +25,7 @@ from stages.plan import Plan, Steps
 from stages.views import ViewsCollector
 from vlm.preparing import CollectionFailure
 
+ROOT = Path(__file__).parent.parent
 CELLS = 8
 GREY = (100, 100, 100)
 
@@ -170,3 +175,20 @@ def test_one_view_has_the_fingerprint_it_had_and_four_have_another() -> None:
     assert "model.views" not in Plan(Settings(), Steps(box=True)).shaping
     assert Plan(Settings(model=ModelSettings(views=4)), Steps(box=True)).shaping["model.views"] == 4
     assert record_model(ModelSettings(views=4))["views"] == 4
+
+
+@pytest.mark.slow
+def test_from_the_command_line(tmp_path) -> None:
+    image = ROOT / "examples/images/bird.png"
+    command = [sys.executable, str(ROOT / "pipeline.py"), "stage=pipeline", "model=picturebook", "model.views=4"]
+    options = ["data.query=the bird", f"data.image_file={image}", f"data.output_dir={tmp_path}/out", "data.save_id=s"]
+    subprocess.run([*command, *options, f"hydra.run.dir={tmp_path}/hydra"], check=True, cwd=tmp_path)
+    directory = tmp_path / "out" / "picturebook-llava"
+    collected = load_attention(directory / "s.pkl.gz")
+    assert collected.grid.shape == (31, 31)
+    assert collected.meta["views"] == 4
+    assert list(collected.image_size_wh) == list(Image.open(image).size)
+    record = json.loads((directory / "s_bbox.json").read_text())
+    stored = [*command[:2], "stage=visualize", "model=picturebook", f"data.attention_file={directory}/s.pkl.gz"]
+    subprocess.run([*stored, "data.overwrite=true", f"hydra.run.dir={tmp_path}/hydra2"], check=True, cwd=tmp_path)
+    assert json.loads((directory / "s_bbox.json").read_text())["bbox_xyxy"] == record["bbox_xyxy"]
