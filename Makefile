@@ -50,7 +50,7 @@ format: $(VENV)/.installed-dev ## lay out the code
 oldest: constraints-oldest.txt ## run loading and collecting on the oldest transformers
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install -q $(PIP_FLAGS) -c constraints-oldest.txt -r requirements-dev.txt
-	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n auto tests/test_conversation.py tests/test_mm_utils.py tests/test_builder.py tests/test_collector.py
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n auto tests/test_conversation.py tests/test_mm_utils.py tests/test_builder.py tests/test_collector.py tests/test_vlm_*.py tests/test_families_end_to_end.py
 
 bench: $(VENV)/.installed ## measure what is fast against the plain way
 	$(RUN) -m benchmarks.run

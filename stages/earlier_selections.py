@@ -52,7 +52,7 @@ def _recorded_settings(path: Path) -> dict[str, Any] | None:
     """What the heads that are there were found with; None where there are none, or older ones that do not say."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return dict(record["settings"])
+        return {"regions": "merged", **record["settings"]}  # which older ones do not say
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 

@@ -10,8 +10,10 @@ from lab.records import Sample
 from stages.plan import find_in_project
 
 if TYPE_CHECKING:
-    from collector import Collected
+    from collector import AttentionCollector, Collected
     from vlm.any_model import AnyModel
+    from vlm.bundle import ImageTextBundle
+    from vlm.image_preprocessing import ImagePreprocessor
     from vlm.loading import LlavaBundle
 
 
@@ -41,8 +43,18 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
     export_cache_dir(model.cache_dir)  # transformers reads it when it is imported, below
     from collector import AttentionCollector
 
-    return AttentionCollector(
-        load_any(model) if model.reads_any_model else _load_llava(model),
+    if model.reads_any_model:
+        return _collector(AttentionCollector, load_any(model), model, stop_layer)
+    bundle = _load_llava(model)
+    collector = _collector(AttentionCollector, bundle, model, stop_layer)
+    return collector if model.views == 1 else _with_views(collector, bundle.image_preprocessor)
+
+
+def _collector(
+    kind: type[AttentionCollector], bundle: ImageTextBundle, model: ModelSettings, stop_layer: Optional[int]
+) -> Collector:
+    return kind(
+        bundle,
         batch_size=model.batch_size,
         use_generate=model.use_generate,
         max_new_tokens=model.max_new_tokens,
@@ -86,3 +98,16 @@ def _common(model: ModelSettings) -> dict[str, Any]:
         "conv_mode": model.conv_mode,
         "use_flash_attn": model.use_flash_attn,
     }
+
+
+def _with_views(collector: Collector, preprocessor: ImagePreprocessor) -> Collector:
+    """Make the collector look at each picture four times."""
+    from stages.views import ViewsCollector
+
+    if not preprocessor.rule.pad_to_square:
+        raise ValueError(
+            "Expected model.views=4 with a model that pads pictures to squares, such as LLaVA-1.5, but got one that "
+            "resizes or crops them, whose cells would not stay the same from view to view. Set model.views=1."
+        )
+    cells = preprocessor.input_size // preprocessor.patch_size
+    return ViewsCollector(collector, cells=cells, background=preprocessor.rule.background)
