@@ -94,24 +94,16 @@ def draw_layer_head_map(
             )
     map_height = min(max(min(3.1 * layers / heads, 0.45 * layers), 1.5), 6.0)
     figure, axes = paper_figure(3.9, map_height + 0.75, dpi)
-    blank = np.zeros(values.shape, dtype=bool)
-    blank[list(layers_without_map)] = True
-    cells = np.ma.masked_array(values, blank)
-    shown = axes.imshow(
-        cells,
-        cmap="cividis",
-        aspect="auto",
-        interpolation="nearest",
-        vmin=min(0.0, values.min()),
-    )
+    cells = _blanked(values, layers_without_map)
+    shown = axes.imshow(cells, cmap="cividis", aspect="auto", interpolation="nearest", vmin=min(0.0, values.min()))
     for layer, head in marked:
         _frame_cell(axes, layer, head)
     if max(values.shape) <= MOST_NUMBERED_CELLS:
         _write_cells(axes, cells, percent)
     names = ", ".join(f"L{layer}H{head}" for layer, head in marked)
     finish_axes(axes, f"{title}\n{marked_as} {names}" if names else title, "head", "layer", grid_axis=None)
-    missing = "blank: layers without attention to the image" if len(layers_without_map) else ""
-    add_footer(figure, [count_text(num_samples, "sample"), *([missing] if missing else [])])
+    blank = "blank: layers without attention to the image" if len(layers_without_map) else ""
+    add_footer(figure, [count_text(num_samples, "sample"), blank])
     axes.tick_params(length=2)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=9, min_n_ticks=1))
@@ -230,6 +222,14 @@ def _frame_cell(axes: Axes, layer: int, head: int) -> None:
             (head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=VERMILION, linewidth=1.3, clip_on=False, zorder=3
         )
     )
+
+
+def _blanked(values: np.ndarray, layers: Sequence[int]) -> np.ma.MaskedArray[Any, Any]:
+    """Values `[layers, heads]` with those of some layers masked."""
+    blank = np.zeros(values.shape, dtype=bool)
+    blank[list(layers)] = True
+    masked: np.ma.MaskedArray[Any, Any] = np.ma.masked_array(values, blank)
+    return masked
 
 
 def _write_cells(axes: Axes, values: np.ndarray, percent: bool) -> None:

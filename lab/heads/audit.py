@@ -204,16 +204,15 @@ def summarize_audit(
         ValueError: If there is no sample.
     """
     rows, chosen, clusters = _by_picture(list(samples), chosen)
-    shape = frequency.shape
     fixed = tuple((int(layer), int(head)) for layer, head in fixed)
-    names = [f"L{layer}H{head}" for layer, head in fixed]
-    means, num_rows, num_looking = _head_means(rows, shape)
+    names = ["L{}H{}".format(*head) for head in fixed]
+    flat = [layer * frequency.shape[1] + head for layer, head in fixed]
+    means, num_rows, num_looking = _head_means(rows, frequency.shape)
     scores, rivals = compare_rivals(rows, clusters, sets, seed)
-    control = control_phrase(rows, clusters, [layer * shape[1] + head for layer, head in fixed], names, seed)
-    kept = kept_heads(shape, skip_layers, layers_without_map)
+    control = control_phrase(rows, clusters, flat, names, seed)
+    kept = kept_heads(frequency.shape, skip_layers, layers_without_map)
     correlations = _correlate(rows, chosen, clusters, frequency, means, kept, seed)
     rivals, control, spearman_p = _correct(rivals, control, correlations["IoU"])
-    tests = [test.value for test in control.head_p_values] or np.full(frequency.size, np.nan)
     return HeadAudit(
         num_samples=len(rows),
         num_pictures=int(clusters[-1]) + 1,
@@ -227,7 +226,7 @@ def summarize_audit(
         scores=scores,
         rivals=rivals,
         control=control,
-        follows_phrase_q=benjamini_hochberg(tests).reshape(shape),
+        follows_phrase_q=benjamini_hochberg(_head_tests(control, frequency.size)).reshape(frequency.shape),
         correlations=correlations,
         spearman_p_holm=spearman_p,
         ceiling=score_rows(np.array([[row.ceiling_iou] for row in rows]), clusters, seed)[0],
@@ -236,6 +235,11 @@ def summarize_audit(
         verdict=give_verdict(_conditions(rivals, control, names, margin), len(rows), int(clusters[-1]) + 1),
         layers_without_map=tuple(layers_without_map),
     )
+
+
+def _head_tests(control: PhraseControl, size: int) -> Sequence[float] | np.ndarray:
+    """P-value of the control of each head; NaN without a control."""
+    return [test.value for test in control.head_p_values] or np.full(size, np.nan)
 
 
 def _correct(
