@@ -25,7 +25,7 @@ from lab.statistics.bootstrap import cluster_numbers
 from lab.statistics.head_sets import HeadSets, comparison_sets
 from scores.truths import Size, Truth, read_truths
 from stages.audit_outputs import AuditedRows, describe_audit, describe_scores, named_scores, write_audit
-from stages.choosing import choose_for, localize_choice, score_sample
+from stages.choosing import choose_for, fractional_edges, localize_choice, score_sample
 from stages.labelled import warn_in_sample, write_labelled
 from stages.plan import Plan, Steps, find_in_project, make_plan, selection_rules
 from stages.stored_attention import load_stored
@@ -216,6 +216,7 @@ def _audit(collected: CollectedAttention, table: HeadTable, truth: Truth, work: 
         truncate=logic.smoothing.truncate,
         region=logic.mask.region,
         relative_threshold=logic.mask.relative_threshold,
+        edges=fractional_edges(logic.mask),
     )
     mask = _read_mask(truth, collected, str(work.plan.settings.data.ground_truth))
     targets = Targets(picture, boxes, boxes.index(truth.target_xyxy), mask)

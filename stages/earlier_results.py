@@ -101,7 +101,8 @@ def _other_model(meta: Mapping[str, Any], plan: Plan) -> Optional[str]:
         name = str(meta.get("model_name") or "")
         same = not name or model_directory_name(name) == model_directory_name(plan.settings.model.name)
         return None if same else f"they are of the model {name!r}"[:200]
-    for key in SHAPING_MODEL_KEYS:
+    recorded = {"views": 1, **recorded}  # older files do not say it
+    for key in (*SHAPING_MODEL_KEYS, "views"):
         if recorded.get(key) != here[key]:
             return f"model.{key} was {recorded.get(key)!r} and is {here[key]!r}"[:200]
     return None

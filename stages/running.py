@@ -71,6 +71,8 @@ def run_calls(
     Raises:
         OSError: Results cannot be written; samples that were begun are finished first.
     """
+    if plan.refiner is not None:
+        plan.refiner.ready()
 
     def finish(collected: Union[Collected, LostRow]) -> Outcome:
         return _finish_or_fail(collected, plan)

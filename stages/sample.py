@@ -18,6 +18,7 @@ from stages.choosing import choose_for, chosen_maps, localize_choice, rank_sampl
 from stages.earlier_results import refuse_other_ranking
 from stages.model_settings import META_KEY, record_model
 from stages.plan import Plan, find_in_project
+from stages.refining import refine_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,14 +104,17 @@ def _choose(result: ItemResult, plan: Plan) -> ItemResult:
 def _localize_and_draw(result: ItemResult, choice: HeadChoice, plan: Plan, paths: OutputPaths) -> ItemResult:
     """Make figure, mask and box of the chosen heads."""
     steps, collected = plan.steps, result.collected
-    localization = localize_choice(collected, choice, plan.settings)
+    localization, refined = refine_mask(
+        collected, localize_choice(collected, choice, plan.settings), plan, lambda: _find_image(collected.sample)
+    )
     figure: Optional[Figure] = None
     drawn: list[Path] = []
     if steps.figure or steps.show:
         figure = _draw(collected, choice, localization, plan)
         drawn = _write_figure(figure, plan, paths)
     files.save_mask_png(paths.mask, localization.mask)
-    files.save_bbox_json(paths.bbox_json, collected.sample, localization, choice, _origin(collected, plan))
+    extra = {**_origin(collected, plan), **refined}
+    files.save_bbox_json(paths.bbox_json, collected.sample, localization, choice, extra)
     written = (*drawn, paths.mask, paths.bbox_json)
     return dataclasses.replace(
         result, localization=localization, figure=figure if steps.show else None, written=written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import operator
 import re
 import resource
 import subprocess
@@ -213,9 +214,8 @@ def test_every_number_has_bounds() -> None:
 @pytest.mark.parametrize("key", sorted(path_keys()))
 def test_every_path_expands_the_home_directory(key: str, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    group, _, name = key.partition(".")
     settings = expand_paths(settings_of(f"{key}='~/x'"))
-    assert getattr(getattr(settings, group), name) == f"{tmp_path}/x"
+    assert operator.attrgetter(key)(settings) == f"{tmp_path}/x"
 
 
 def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:

@@ -18,6 +18,7 @@ from lab.config.logic_settings import (
     HeadIndex,
     LogicSettings,
     MaskSettings,
+    SamSettings,
     SmoothingSettings,
     ThresholdSettings,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "LogicSettings",
     "MaskSettings",
     "ModelSettings",
+    "SamSettings",
     "Settings",
     "SmoothingSettings",
     "StorageSettings",
