@@ -75,6 +75,9 @@ def run(settings: Settings, load: CollectorLoader = load_collector) -> StageResu
     Returns:
         What the stage found.
     """
+    from stages.leftovers import clear_leftovers
+
+    clear_leftovers(settings)
     return STAGES[settings.stage](settings, load)
 
 

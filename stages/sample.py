@@ -20,7 +20,15 @@ from stages.plan import Plan, find_in_project
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_RECORDED_META_KEYS = ("model_name", "prompt_template", "generated_text", "unknown_words", "assumed")
+_RECORDED_META_KEYS = (
+    "model_name",
+    "prompt_template",
+    "generated_text",
+    "unknown_words",
+    "assumed",
+    "image_bytes",
+    "image_sha256",
+)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from lab.command_line.results import StageResult
 from lab.config.settings import Settings
-from lab.datasets.rows import RowFailure
+from lab.datasets.rows import RowFailure, trim_query
 from lab.records import Sample
-from lab.storage.paths import OutputPaths
+from lab.storage.claims import claim_rows
+from lab.storage.paths import OutputPaths, safe_name
 from stages.earlier_results import refuse_to_overwrite, remove_stale
 from stages.loading import CollectorLoader
-from stages.plan import Steps, make_plan
-from stages.running import run_samples
+from stages.plan import Plan, Steps, make_plan
+from stages.running import Outcome, run_samples
 from stages.showing import show_and_describe
+
+logger = logging.getLogger(__name__)
 
 
 def run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> StageResult:
@@ -33,18 +38,38 @@ def run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> Stage
     Raises:
         ValueError: The sample failed, or there are results of something else under its name.
     """
+    settings = _trim_query(settings)
     plan = make_plan(settings, steps)
     sample = Sample(single_id(settings), settings.data.image_file or "", settings.data.query or "")
+    with _claim(settings.result_dir, sample):
+        result = _run_one(sample, plan, load)
+    if isinstance(result, RowFailure):
+        raise ValueError(result.reason)
+    return show_and_describe(result)
+
+
+def _run_one(sample: Sample, plan: Plan, load: CollectorLoader) -> Outcome:
+    settings = plan.settings
     paths = OutputPaths(settings.result_dir, sample.id, settings.logic.top_k)
     refuse_to_overwrite(plan, sample, paths)
     collector = load(settings.model, plan.stop_layer)
     if settings.data.overwrite:
         remove_stale(plan, [(sample, paths)])
     with closing(run_samples([sample], plan, collector)) as results:
-        result = next(results)
-    if isinstance(result, RowFailure):
-        raise ValueError(result.reason)
-    return show_and_describe(result)
+        return next(results)
+
+
+def _trim_query(settings: Settings) -> Settings:
+    query = settings.data.query or ""
+    if trim_query(query) == query:
+        return settings
+    logger.warning("The query has white space at its ends, which is left out.")
+    return replace(settings, data=replace(settings.data, query=trim_query(query)))
+
+
+def _claim(directory: Path, sample: Sample) -> AbstractContextManager[None]:
+    """Keep a batch that fills the directory from making the same id; where there is no directory, there is no batch."""
+    return claim_rows(directory, [safe_name(sample.id)]) if directory.is_dir() else nullcontext()
 
 
 def single_id(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Callable, TypeVar, Union
 import numpy as np
 
 from analyze import stack_scores
+from lab.command_line.progress import progress_bar
 from lab.config.settings import Settings
 from lab.heads.head_scores import DatasetScores, HeadTable
 from lab.records import CollectedAttention
@@ -157,8 +158,6 @@ def read_each(
     Yields:
         What the function gave, or why a file is unusable, in order.
     """
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     def guarded(path: Path) -> Union[Found, Unusable]:
         try:
@@ -167,8 +166,8 @@ def read_each(
             return Unusable(path, str(error))
 
     results = map_in_background(guarded, paths, workers=settings.storage.workers)
-    with logging_redirect_tqdm():
-        yield from tqdm(results, total=len(paths), unit="file", desc=what)
+    with progress_bar(results, total=len(paths), unit="file", label=what) as bar:
+        yield from bar
 
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:

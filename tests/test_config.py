@@ -438,9 +438,9 @@ def test_natural_sentences_just_work(sentence: str) -> None:
     [
         "data.query=null",
         "data.query=",
-        "data.query='quoted, already'",
-        'data.query="quoted, already"',
-        "data.query=${data.save_id}",
+        "data.save_id='quoted, already'",
+        'data.save_id="quoted, already"',
+        "data.image_file=${data.save_id}",
         "logic.top_k=3",
         "stage",
         "--help",

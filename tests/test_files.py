@@ -13,7 +13,6 @@ import pytest
 
 from lab.records import HeadChoice, HeadScore, Localization
 from lab.storage import files
-from lab.storage.paths import OutputPaths
 
 torch = pytest.importorskip("torch")
 
@@ -44,15 +43,6 @@ def test_atomic_write_makes_directories_and_takes_functions(tmp_path: Path) -> N
     path = tmp_path / "new" / "x.bin"
     files.atomic_write(path, lambda file: file.write(b"abc"))
     assert path.read_bytes() == b"abc"
-
-
-def test_partial_files_are_removed_for_own_targets_only(tmp_path: Path) -> None:
-    own, other = OutputPaths(tmp_path, "a"), OutputPaths(tmp_path, "a.b")
-    (tmp_path / ".a.pkl.gz.12-0af3.part").write_bytes(b"x")
-    (tmp_path / ".a.b.pkl.gz.12-0af3.part").write_bytes(b"x")
-    assert files.remove_partial_files(tmp_path, own.all_paths()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [".a.b.pkl.gz.12-0af3.part"]
-    assert files.remove_partial_files(tmp_path, other.all_paths()) == 1
 
 
 # Analysis, box, mask, metadata, JSONL

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from lab.command_line.hydra_run import is_config_error, run_hydra
+from lab.command_line.interrupts import EXIT_INTERRUPTED, obey_interrupts
+from lab.command_line.repeats import count_repeated_warnings
 from lab.command_line.results import StageResult
+from lab.command_line.streams import explain_lost_output, forgiving_streams, say
 from lab.command_line.sweeps import (
     TABLE_FILE,
     describe_sweep,
@@ -23,10 +27,11 @@ from lab.command_line.sweeps import (
 from lab.config.errors import ConfigError
 from lab.config.schema import explain, validate
 from lab.config.settings import Settings
+from lab.storage.background import items_in_hand
 
 logger = logging.getLogger(__name__)
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 RunStage = Callable[[Settings], StageResult]
 
@@ -51,21 +56,32 @@ class Job:
 def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command line.
 
+    The exit status speaks of results: a summary that could not be printed changes nothing in it.
+
     Args:
         run_stage: Runs the stage that the settings name.
         arguments: Without the program's name; None for those of the process.
 
     Returns:
-        Exit status: 0, 1 where a stage or a row failed, 2 where the configuration is wrong.
+        Exit status: 0, 1 where a stage or a row failed, 2 where the configuration is wrong, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with forgiving_streams() as (stdout, _), obey_interrupts(items_in_hand, leave=True):
+        status = _run_jobs(run_stage, arguments)
+        lost = explain_lost_output(stdout)
+        if lost:
+            print(lost, file=sys.stderr)
+    return status
+
+
+def _run_jobs(run_stage: RunStage, arguments: Sequence[str]) -> int:
     full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
     swept = swept_keys(arguments)
     jobs: list[Job] = []
     try:
         run_hydra(lambda cfg: jobs.append(_run_job(run_stage, cfg, swept, full_error)), arguments)
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on where it was.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(*interrupt.args or ("Stopped.",), file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
         if full_error or not is_config_error(error):
@@ -73,7 +89,7 @@ def run_program(run_stage: RunStage, arguments: Optional[Sequence[str]] = None) 
         print(f"error: {explain(error)}", file=sys.stderr)
         return EXIT_USAGE
     if len(jobs) > 1:
-        print("\n".join(["", *_summarize_sweep(jobs)]))
+        say(["", *_summarize_sweep(jobs)])
     return max((job.exit_status for job in jobs), default=EXIT_OK)
 
 
@@ -99,12 +115,24 @@ def _run_job(run_stage: RunStage, cfg: Any, swept: Sequence[str], full_error: bo
     try:
         settings = validate(cfg)
         table_dir = sweep_directory(settings)
-        result = run_stage(keep_sweep_apart(settings, swept))
+        with count_repeated_warnings(), _goes_on_if_a_batch(settings):
+            result = run_stage(keep_sweep_apart(settings, swept))
     except (ValueError, OSError, ImportError) as error:
         if full_error:
             raise
         logger.debug("The stage failed.", exc_info=True)
         print(f"error: {error}", file=sys.stderr)
         return Job(overrides, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
-    print("\n".join(result.lines))
+    say(result.lines)
     return Job(overrides, EXIT_FAILED if result.failed else EXIT_OK, result, table_dir)
+
+
+@contextmanager
+def _goes_on_if_a_batch(settings: Settings) -> Iterator[None]:
+    """Let an interrupt say that the same command goes on, where it does: only a batch keeps what it has."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if settings.stage == "batch" and not settings.data.overwrite:
+            raise KeyboardInterrupt("Stopped. The same command goes on where it was.") from None
+        raise

@@ -86,13 +86,12 @@ def swept_keys(arguments: Sequence[str]) -> tuple[str, ...]:
         The keys, in order.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
 
     keys = []
     for argument in arguments:
         try:
             override = OverridesParser.create().parse_override(argument)
-        except HydraException:  # a flag, or what Hydra refuses in its turn
+        except Exception:  # a flag, or what the grammar chokes on: Hydra refuses it in its turn, in one line
             continue
         if override.is_sweep_override():
             keys.append(override.get_key_element().lstrip("+"))

@@ -1,16 +1,21 @@
-"""Rows of an input JSONL file -> samples, and a reason for each row that cannot be one."""
+"""Rows of an input file -> samples, and a reason for each row that cannot be one."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
+from lab.datasets.tables import find_input, quote_short, read_table
 from lab.records import Sample
-from lab.storage.files import JsonlLine, read_jsonl
+from lab.storage.files import JsonlLine
 from lab.storage.paths import PathLike
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class RowFailure:
     """Why one row has no result.
 
     Attributes:
-        line_number: 1-based line of the JSONL file, or None for a single run.
+        line_number: 1-based line of the input file (in a JSON array, place in the array), or None for a single run.
         id: Its identifier, or None where the row has none.
         reason: One line for people.
     """
@@ -63,8 +68,11 @@ def read_rows(
 ) -> RowSelection:
     """Read and check rows; images are looked for, but not opened.
 
+    White space at the ends of a query is left out, since it would be tokens of its own; one line says so.
+
     Args:
-        path: JSONL file; relative image paths start from the working directory or, failing that, from its directory.
+        path: JSONL file, JSON array, CSV or TSV (see `read_table`); relative image paths start from the working
+            directory or, failing that, from its directory.
         fields: Which keys hold what.
         start_index: First row to take, counting rows from 0; None for the first.
         end_index: Row to stop before; None for all that follow.
@@ -73,9 +81,10 @@ def read_rows(
         The rows to process, and those that cannot be.
 
     Raises:
-        ValueError: Two rows of the file share an id, or the range holds no row.
+        ValueError: Two rows of the file share an id, the range holds no row, or the path is a URL.
+        FileNotFoundError: There is no such file.
     """
-    lines = list(read_jsonl(path))
+    lines = read_table(path)
     _check_no_duplicates(lines, fields.id, path)
     chosen = lines[start_index or 0 : end_index]
     if not chosen:
@@ -84,7 +93,10 @@ def read_rows(
             f"{'its end' if end_index is None else end_index}, but got none of its {len(lines)}. "
             "Indices count rows from 0."
         )
-    results = [_to_sample(line, fields, Path(path).parent) for line in chosen]
+    directory = find_input(str(path), "the data file").parent
+    find_image = functools.cache(functools.partial(_find_image, directory=directory))  # many rows share a picture
+    results = [_to_sample(line, fields, find_image) for line in chosen]
+    _say_what_was_trimmed(chosen, results, fields.prompt)
     return RowSelection(
         samples=tuple(result for result in results if isinstance(result, Sample)),
         failures=tuple(result for result in results if isinstance(result, RowFailure)),
@@ -92,24 +104,17 @@ def read_rows(
     )
 
 
-def group_by_image(samples: Iterable[Sample]) -> list[Sample]:
-    """Bring samples of one image together, so that they share one pass over it; else the order stays."""
-    groups: dict[str, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.image_file, []).append(sample)
-    return [sample for group in groups.values() for sample in group]
-
-
 def _check_no_duplicates(lines: Sequence[JsonlLine], id_field: str, path: PathLike) -> None:
     ids = [(_read_id(line.row, id_field), line.number) for line in lines if line.row is not None]
     counts = Counter(sample_id for sample_id, _ in ids if sample_id is not None)
     repeated = [sample_id for sample_id, count in counts.items() if count > 1]
     if repeated:
-        where = ", ".join(str(number) for sample_id, number in ids if sample_id == repeated[0])
+        numbers = [str(number) for sample_id, number in ids if sample_id == repeated[0]]
+        where = ", ".join(numbers[:6]) + (", ..." if len(numbers) > 6 else "")
         more = f" ({len(repeated) - 1} more ids repeat)" if len(repeated) > 1 else ""
         raise ValueError(
-            f"Expected every row of {path} to have its own {id_field!r}, but got {repeated[0]!r} in lines {where}"
-            f"{more}. Results are named by id: make ids unique, or choose another key with data.id_field."
+            f"Expected every row of {path} to have its own {id_field!r}, but got {quote_short(repeated[0])} in lines "
+            f"{where}{more}. Results are named by id: make ids unique, or choose another key with data.id_field."
         )
 
 
@@ -121,18 +126,46 @@ def _read_id(row: Optional[dict[str, Any]], id_field: str) -> Optional[str]:
     return str(value) if str(value).strip() else None
 
 
-def _to_sample(line: JsonlLine, fields: RowFields, directory: Path) -> Sample | RowFailure:
+def _to_sample(line: JsonlLine, fields: RowFields, find_image: Callable[[str], str]) -> Sample | RowFailure:
     if line.row is None:
         return RowFailure(line.number, None, line.error)
     sample_id = _read_id(line.row, fields.id)
     try:
         if sample_id is None:
             raise ValueError(_describe_missing(line.row, fields.id, "text or a whole number"))
-        query = _read_text(line.row, fields.prompt)
-        image_file = _find_image(_read_text(line.row, fields.image), directory)
-    except ValueError as error:
+        query = trim_query(_check_encodable(fields.prompt, _read_text(line.row, fields.prompt)))
+        image_file = find_image(_read_text(line.row, fields.image))
+        return Sample(id=sample_id, image_file=image_file, query=query, line_number=line.number)
+    except Exception as error:  # whatever is odd about a row, it costs that row alone
         return RowFailure(line.number, sample_id, str(error))
-    return Sample(id=sample_id, image_file=image_file, query=query, line_number=line.number)
+
+
+def trim_query(query: str) -> str:
+    """Leave out white space at a query's ends: each blank there is another token, and other attention.
+
+    Args:
+        query: As typed, or as a row holds it.
+
+    Returns:
+        The query that the model gets.
+    """
+    return query.strip()
+
+
+def _say_what_was_trimmed(
+    lines: Sequence[JsonlLine], results: Sequence[Sample | RowFailure], prompt_field: str
+) -> None:
+    trimmed = [
+        line.number
+        for line, result in zip(lines, results)
+        if isinstance(result, Sample) and line.row is not None and line.row[prompt_field] != result.query
+    ]
+    if trimmed:
+        logger.info(
+            "%d queries have white space at their ends, which is left out (the first in line %d).",
+            len(trimmed),
+            trimmed[0],
+        )
 
 
 def _read_text(row: dict[str, Any], key: str) -> str:
@@ -144,15 +177,32 @@ def _read_text(row: dict[str, Any], key: str) -> str:
 
 def _describe_missing(row: dict[str, Any], key: str, wanted: str) -> str:
     if key not in row:
-        return f"Expected the key {key!r}, but got only {', '.join(map(repr, row)) or 'an empty object'}."
-    return f"Expected {key!r} to be {wanted}, but got {row[key]!r}."
+        names = ", ".join(quote_short(name) for name in list(row)[:8]) + (", ..." if len(row) > 8 else "")
+        return f"Expected the key {key!r}, but got only {names or 'an empty object'}."
+    return f"Expected {key!r} to be {wanted}, but got {quote_short(row[key])}."
+
+
+def _check_encodable(key: str, text: str) -> str:
+    """Refuse what no text file can hold, and no tokenizer takes: half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        broken = quote_short(text[error.start : error.start + 1])
+        raise ValueError(
+            f"Expected {key!r} to be text that UTF-8 can hold, but got {broken} at character {error.start} of "
+            f"{quote_short(text)}. Write the character itself, or both halves of its pair."
+        ) from error
+    return text
 
 
 def _find_image(name: str, directory: Path) -> str:
-    for path in (Path(name), directory / name):
+    given = find_input(name, "an image")
+    for path in (given, directory / given):
         if _is_file(path):
             return str(path)
-    raise ValueError(f"Expected an image at {name!r} (from here or from {str(directory)!r}), but found none.")
+    raise ValueError(
+        f"Expected an image at {quote_short(name)} (from here or from {str(directory)!r}), but found none."
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import pickle
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
@@ -18,6 +17,7 @@ import numpy as np
 from lab.messages import shorten, shorten_reason
 from lab.records import HeadChoice, HeadScore, Localization, Sample
 from lab.storage.bounded_json import JsonlLine, read_json, read_jsonl
+from lab.storage.partial_files import partial_path
 from lab.storage.paths import PathLike
 from lab.storage.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
 
@@ -39,7 +39,7 @@ def atomic_write(path: PathLike, content: bytes | str | Callable[[BinaryIO], Any
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    partial = partial_path(path)
     try:
         with open(partial, "wb") as file:
             if callable(content):
@@ -53,27 +53,6 @@ def atomic_write(path: PathLike, content: bytes | str | Callable[[BinaryIO], Any
         partial.unlink(missing_ok=True)
         raise
     _fsync_directory(path.parent)
-
-
-def remove_partial_files(directory: PathLike, targets: Iterable[Path]) -> int:
-    """Remove what a killed run left half-written, for the given target files only.
-
-    Other targets may be in the making by another run that shares the directory.
-
-    Args:
-        directory: Directory of the targets.
-        targets: The files that this run is going to write.
-
-    Returns:
-        Number of files removed.
-    """
-    names = {target.name for target in targets}
-    removed = 0
-    for path in Path(directory).glob(".*.part"):
-        if path.name[1:].rsplit(".", 2)[0] in names:
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
 
 
 def _fsync_directory(directory: Path) -> None:
@@ -277,10 +256,23 @@ def _finite_or_null(value: Any) -> Any:
 
 
 def append_jsonl_line(path: PathLike, row: Mapping[str, Any]) -> None:
-    """Append one object as a line, in one write, so that lines of several writers never mix."""
+    """Append one object as a line; see `append_jsonl_lines`."""
+    append_jsonl_lines(path, [row])
+
+
+def append_jsonl_lines(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append each object as a line, in one write, so that lines of several writers never mix.
+
+    Raises:
+        OSError: The path is a symbolic link, which is not followed, or cannot be written.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite_or_null(to_plain(dict(row))), ensure_ascii=False) + "\n"
-    with open(path, "ab", buffering=0) as file:
+    text = "".join(json.dumps(_finite_or_null(to_plain(dict(row))), ensure_ascii=False) + "\n" for row in rows)
+    with open(path, "ab", buffering=0, opener=_open_no_link) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
         os.fsync(file.fileno())
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

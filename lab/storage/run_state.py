@@ -6,17 +6,18 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.datasets.rows import RowFailure
 from lab.messages import shorten_reason
 from lab.records import Sample
-from lab.storage.files import append_jsonl_line, atomic_write, load_bbox_json, read_json, read_jsonl, save_json
+from lab.storage.claims import living_runs, one_run_at_a_time
+from lab.storage.files import append_jsonl_lines, atomic_write, load_bbox_json, read_json, read_jsonl, save_json
 from lab.storage.paths import OutputPaths, find_stem
+from lab.storage.pictures import Picture, PictureIndex
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,14 @@ def claim_directory(directory: Path, shaping: Mapping[str, Any], overwrite: bool
         overwrite: Take the directory over from a run with other settings.
 
     Raises:
-        ValueError: An earlier run had other settings; they are named.
+        ValueError: An earlier run had other settings; they are named. Or a run with other settings is at work.
     """
+    with one_run_at_a_time(directory):
+        _claim_directory(directory, json.loads(json.dumps(shaping)), overwrite)
+
+
+def _claim_directory(directory: Path, shaping: dict[str, Any], overwrite: bool) -> None:
     path = directory / RUN_FILE
-    shaping = json.loads(json.dumps(shaping))
     before = _read_settings(path)
     if before is not None and before != shaping and not overwrite:
         differing = sorted(key for key in {*before, *shaping} if before.get(key) != shaping.get(key))
@@ -60,7 +65,18 @@ def claim_directory(directory: Path, shaping: Mapping[str, Any], overwrite: bool
             "Choose another data.output_dir, or redo them with data.overwrite=true."
         )
     if before != shaping:
+        _check_alone(directory, before)
         save_json(path, {"fingerprint": fingerprint(shaping), "settings": shaping})
+
+
+def _check_alone(directory: Path, before: Mapping[str, Any] | None) -> None:
+    """Refuse to change the settings under a run that is at work."""
+    others = [run for run in living_runs(directory) if not run.is_this_process]
+    if before is not None and others:
+        raise ValueError(
+            f"Expected no other run to be at work in {directory} while its settings change, but got "
+            f"{others[0].describe()}. Wait until it is done, or choose another data.output_dir."
+        )
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
@@ -89,9 +105,18 @@ class WantedFiles:
 
 
 def find_finished(
-    directory: Path, samples: Sequence[Sample], run_fingerprint: str, wanted: WantedFiles, top_k: int
+    directory: Path,
+    samples: Sequence[Sample],
+    run_fingerprint: str,
+    wanted: WantedFiles,
+    top_k: int,
+    pictures: PictureIndex | None = None,
 ) -> frozenset[str]:
-    """Find the samples whose results are all there, made with the same settings for the same question.
+    """Find the samples whose results are all there, made with the same settings for the same question and picture.
+
+    A picture is the same if its content is. Results that do not say what their picture held (those of older versions)
+    count by the picture's path, which is said once. A picture whose content has changed costs its rows: they are not
+    finished.
 
     Args:
         directory: The model's directory of results.
@@ -99,6 +124,7 @@ def find_finished(
         run_fingerprint: See `fingerprint`; results that carry another one are not finished.
         wanted: Files that must be there besides the box.
         top_k: Number of heads on the figure.
+        pictures: What the pictures hold, as far as earlier runs have read them; None to read them all.
 
     Returns:
         Their ids.
@@ -107,33 +133,38 @@ def find_finished(
         ValueError: A result with the same settings and id answers another question.
     """
     present = {entry.name for entry in os.scandir(directory)} if directory.is_dir() else set()
+    pictures = PictureIndex(directory.parent) if pictures is None else pictures
+    check = _PictureCheck(pictures)
     finished = set()
     for sample in samples:
         paths = OutputPaths(directory, sample.id, top_k, find_stem(sample.id, present))
-        if _has_files(paths, present, wanted) and _is_current(paths.bbox_json, sample, run_fingerprint):
+        if _has_files(paths, present, wanted) and _is_current(paths.bbox_json, sample, run_fingerprint, check):
             finished.add(sample.id)
+    check.report()
     return frozenset(finished)
 
 
 def _has_files(paths: OutputPaths, present: set[str], wanted: WantedFiles) -> bool:
-    attention = paths.attention(True).name in present or paths.attention(False).name in present
     return (
         paths.bbox_json.name in present
-        and (attention or not wanted.attention)
-        and (paths.figure.name in present or not wanted.figure)
+        and (not wanted.attention or any(paths.attention(compress).name in present for compress in (True, False)))
+        and (not wanted.figure or paths.figure.name in present)
     )
 
 
-def _is_current(path: Path, sample: Sample, run_fingerprint: str) -> bool:
+def _is_current(path: Path, sample: Sample, run_fingerprint: str, check: _PictureCheck) -> bool:
     try:
         record = load_bbox_json(path)
     except ValueError:
         return False
     if record.get("run") != run_fingerprint:
         return False
-    same_image = Path(str(record.get("image_file"))).name == Path(sample.image_file).name
-    if record.get("query") == sample.query and same_image:
+    same_query = record.get("query") == sample.query
+    if same_query and check.is_same(record, sample.image_file):
         return True
+    same_name = Path(str(record.get("image_file"))).name == Path(sample.image_file).name
+    if same_name and (same_query or str(record.get("query")).strip() == sample.query):
+        return False  # it is about what this picture or query was before
     raise ValueError(
         f"Expected {path} to answer {sample.query!r} about {sample.image_file}, but got a result for "
         f"{record.get('query')!r} about {record.get('image_file')}. It belongs to another data set: choose another "
@@ -141,8 +172,50 @@ def _is_current(path: Path, sample: Sample, run_fingerprint: str) -> bool:
     )
 
 
+class _PictureCheck:
+    """Compares what results say of their pictures with the pictures, each of which is looked at once."""
+
+    def __init__(self, pictures: PictureIndex) -> None:
+        self._pictures = pictures
+        self._found: dict[str, Picture | None] = {}
+        self._changed = self._told_by_path = 0
+
+    def is_same(self, record: Mapping[str, Any], image_file: str) -> bool:
+        """Whether a result was made of a picture."""
+        recorded = Picture.recorded(record)
+        if recorded is None:
+            same = _is_same_path(str(record.get("image_file")), image_file)
+            self._told_by_path += same
+        else:
+            same = self._find(image_file) == recorded
+        self._changed += not same
+        return same
+
+    def _find(self, image_file: str) -> Picture | None:
+        if image_file not in self._found:
+            self._found[image_file] = self._pictures.find(image_file)
+        return self._found[image_file]
+
+    def report(self) -> None:
+        """Say what was not plain."""
+        if self._told_by_path:
+            logger.info(
+                "%d results do not say what their pictures held; they count as done, as their paths are the same.",
+                self._told_by_path,
+            )
+        if self._changed:
+            logger.warning("%d rows are done again, since their picture is, or may be, another one now.", self._changed)
+
+
+def _is_same_path(before: str, now: str) -> bool:
+    return before == now or os.path.realpath(before) == os.path.realpath(now)
+
+
 class FailureLog:
-    """The failures of a directory, as `failures.jsonl`: of each row the latest, if its latest run failed."""
+    """The failures of a directory, as `failures.jsonl`: of each row the latest, if its latest run failed.
+
+    A symbolic link in its place is removed, never followed.
+    """
 
     def __init__(self, directory: Path, data_file: str) -> None:
         """Remember where to write.
@@ -157,7 +230,8 @@ class FailureLog:
     def forget(self, line_numbers: Iterable[int | None]) -> None:
         """Drop what earlier runs recorded for these lines of the input, since they are tried again."""
         retried = set(line_numbers)
-        with _one_run_at_a_time(self.path.parent):
+        with one_run_at_a_time(self.path.parent):
+            self._remove_link()
             if not self.path.is_file():
                 return
             rows = [line.row for line in read_jsonl(self.path) if line.row is not None]
@@ -174,31 +248,19 @@ class FailureLog:
 
     def add(self, failure: RowFailure) -> None:
         """Record one failure."""
-        record = asdict(failure)
-        row = {"line": record["line_number"], "id": record["id"], "reason": record["reason"]}
-        with _one_run_at_a_time(self.path.parent):
-            append_jsonl_line(self.path, {**row, "data_file": self._data_file})
+        self.add_all([failure])
 
+    def add_all(self, failures: Iterable[RowFailure]) -> None:
+        """Record failures."""
+        with one_run_at_a_time(self.path.parent):
+            self._remove_link()
+            append_jsonl_lines(self.path, [self._row(failure) for failure in failures])
 
-@contextmanager
-def _one_run_at_a_time(directory: Path) -> Iterator[None]:
-    """Keep other runs that share the directory from writing to the failures meanwhile.
+    def _row(self, failure: RowFailure) -> dict[str, Any]:
+        row = {"line": failure.line_number, "id": failure.id, "reason": failure.reason}
+        return {**row, "data_file": self._data_file}
 
-    Where locks are not to be had (Windows, some network drives) nothing is kept: there a run that begins may drop a
-    failure that another one records at that very moment.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            logger.debug("Could not lock %s: %s", directory, error)
-        yield
-    finally:
-        os.close(descriptor)  # which unlocks
+    def _remove_link(self) -> None:
+        if self.path.is_symlink():
+            logger.warning("Removed the symbolic link %s: failures are written to a file of their own.", self.path)
+            self.path.unlink()
