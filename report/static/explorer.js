@@ -40,13 +40,14 @@ function explorerSliders() {
     sliderField("sigma, cells", "sigma", { min: 0, max: 3, step: 0.1, value: STATE.sigma }, steps("sigma")),
     sliderField("threshold, means", "threshold", { min: 0, max: 6, step: 0.05, value: STATE.threshold }, steps("threshold")),
     selectField("region", "region", [["largest", "largest"], ["heaviest", "heaviest"], ["all", "all"]], STATE.region,
-      (region) => update({ region })));
+      (region) => update({ region })),
+    selectField("edges", "edges", [["cells", "whole cells"], ["fractional", "within cells"]], STATE.edges, (edges) => update({ edges })));
 }
 
 /** Put the state into the fields, as a link or another view left it. */
 function syncExplorer() {
   const values = { sample: STATE.id, k: String(STATE.heads.length), sigma: String(STATE.sigma), threshold: String(STATE.threshold),
-    region: STATE.region, score: STATE.score };
+    region: STATE.region, edges: STATE.edges, score: STATE.score };
   for (const [id, value] of Object.entries(values)) {
     const field = /** @type {HTMLInputElement} */ (byId(id));
     if (field.value !== value) field.value = value;
@@ -80,8 +81,8 @@ function randomHead() {
 }
 
 function resetRules() {
-  const { sigma, threshold, region } = DATA.rules;
-  update({ sigma, threshold, region });
+  const { sigma, threshold, region, edges } = DATA.rules;
+  update({ sigma, threshold, region, edges });
 }
 
 /** @param {number} head */

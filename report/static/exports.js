@@ -31,9 +31,9 @@ function csvText() {
   const sample = currentSample();
   const box = EXPLORER.found ? EXPLORER.found.box : null;
   const iou = sample && sample.truth && EXPLORER.found ? iouOf(box, sample.truth) : null;
-  const columns = ["id", "phrase", "heads", "sigma", "truncate", "relative_threshold", "region", "x0", "y0", "x1", "y1", "iou"];
+  const columns = ["id", "phrase", "heads", "sigma", "truncate", "relative_threshold", "region", "edges", "x0", "y0", "x1", "y1", "iou"];
   const values = [sample ? sample.id : "", sample ? sample.phrase : "", STATE.heads.map(headName).join(" "), STATE.sigma, STATE.truncate,
-    STATE.threshold, STATE.region, ...(box === null ? ["", "", "", ""] : box), iou === null ? "" : iou];
+    STATE.threshold, STATE.region, STATE.edges, ...(box === null ? ["", "", "", ""] : box), iou === null ? "" : iou];
   return `${columns.join(",")}\r\n${values.map(csvField).join(",")}\r\n`;
 }
 
@@ -54,6 +54,7 @@ function commandText() {
     "python pipeline.py stage=visualize", quoted(`data.attention_file=${hydraText(sample.file)}`), quoted(`logic.manual_heads=[${heads}]`),
     "logic.force_manual_heads=true", `logic.top_k=${Math.max(STATE.heads.length, 1)}`, `logic.smoothing.sigma=${STATE.sigma}`,
     `logic.smoothing.truncate=${STATE.truncate}`, `logic.mask.region=${STATE.region}`, `logic.mask.relative_threshold=${STATE.threshold}`,
+    ...(STATE.edges === "cells" ? [] : [`logic.mask.edges=${STATE.edges}`, `logic.mask.edge_most=${STATE.edgeMost}`, `logic.mask.edge_power=${STATE.edgePower}`]),
   ].join(" ");
 }
 

@@ -8,7 +8,9 @@ const FLATNESS = 1e-6;
 
 /**
  * @typedef {{rows: number, cols: number, x0: number, y0: number, cell_w: number, cell_h: number}} Grid
- * @typedef {{sigma: number, truncate: number, threshold: number, region: string}} BoxRules
+ * @typedef {{
+ *   sigma: number, truncate: number, threshold: number, region: string, edges: string, edgeMost: number, edgePower: number,
+ * }} BoxRules
  * @typedef {{combined: Float64Array, mask: Uint8Array, box: number[] | null}} Localized
  */
 
@@ -24,7 +26,8 @@ function localize(maps, grid, size, rules) {
   const combined = sumOf(maps.map((map) => smooth(map, grid, rules.sigma, rules.truncate)), grid.rows * grid.cols);
   const above = thresholded(combined, cellsInImage(grid, size), rules.threshold);
   const mask = rules.region === "all" ? above : oneRegion(above, combined, grid, rules.region === "heaviest");
-  return { combined, mask, box: tightBox(mask, grid, size) };
+  const insets = rules.edges === "fractional" ? edgeInsets(combined, mask, grid, rules) : [0, 0, 0, 0];
+  return { combined, mask, box: tightBox(mask, grid, size, insets) };
 }
 
 /**
@@ -206,12 +209,48 @@ function regionFrom(start, mask, seen, grid) {
 }
 
 /**
+ * How far each edge of the tight box moves into its outer cells, in cells: left, top, right, bottom.
+ * @param {Float64Array} map
+ * @param {Uint8Array} mask
+ * @param {Grid} grid
+ * @param {BoxRules} rules
+ */
+function edgeInsets(map, mask, grid, rules) {
+  const across = { sums: new Float64Array(grid.cols), set: new Uint8Array(grid.cols) };
+  const down = { sums: new Float64Array(grid.rows), set: new Uint8Array(grid.rows) };
+  mask.forEach((set, i) => {
+    if (!set) return;
+    for (const [axis, at] of /** @type {[typeof across, number][]} */ ([[across, i % grid.cols], [down, Math.floor(i / grid.cols)]])) {
+      axis.sums[at] += map[i];
+      axis.set[at] = 1;
+    }
+  });
+  const [[left, right], [top, bottom]] = [across, down].map(({ sums, set }) => movedEnds(sums, set, rules));
+  return [left, top, right, bottom];
+}
+
+/**
+ * @param {Float64Array} sums Attention of each line of cells.
+ * @param {Uint8Array} set Which lines are occupied.
+ * @param {BoxRules} rules
+ */
+function movedEnds(sums, set, rules) {
+  const [first, last] = [set.indexOf(1), set.lastIndexOf(1)];
+  const mean = sums.reduce((total, value) => total + value, 0) / (last - first + 1);
+  if (!(last > first && mean > 0)) return [0, 0];
+  return [first, last].map((line) => {
+    return rules.edgeMost * (1 - Math.min(Math.max(sums[line] / mean, 0), 1) ** rules.edgePower);
+  });
+}
+
+/**
  * The tight box around a mask, half-open, clipped to the image; null where the mask is empty.
  * @param {Uint8Array} mask
  * @param {Grid} grid
  * @param {number[]} size
+ * @param {number[]} insets How far each edge moves inwards, in cells.
  */
-function tightBox(mask, grid, size) {
+function tightBox(mask, grid, size, insets) {
   let [left, top, right, bottom] = [Infinity, Infinity, -1, -1];
   mask.forEach((set, i) => {
     if (!set) return;
@@ -222,10 +261,10 @@ function tightBox(mask, grid, size) {
   });
   if (right < 0) return null;
   return [
-    clip(grid.x0 + grid.cell_w * left, size[0]),
-    clip(grid.y0 + grid.cell_h * top, size[1]),
-    clip(grid.x0 + grid.cell_w * (right + 1), size[0]),
-    clip(grid.y0 + grid.cell_h * (bottom + 1), size[1]),
+    clip(grid.x0 + grid.cell_w * (left + insets[0]), size[0]),
+    clip(grid.y0 + grid.cell_h * (top + insets[1]), size[1]),
+    clip(grid.x0 + grid.cell_w * (right + 1 - insets[2]), size[0]),
+    clip(grid.y0 + grid.cell_h * (bottom + 1 - insets[3]), size[1]),
   ];
 }
 

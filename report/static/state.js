@@ -6,7 +6,7 @@ const VIEWS = ["gallery", "explorer", "dataset", "compare"];
 /**
  * @typedef {{
  *   view: string, id: string, heads: number[], sigma: number, truncate: number, threshold: number, region: string,
- *   score: string, sort: string, kind: string, sizeClass: string, text: string, lowest: number,
+ *   edges: string, edgeMost: number, edgePower: number, score: string, sort: string, kind: string, sizeClass: string, text: string, lowest: number,
  * }} State
  */
 
@@ -17,11 +17,11 @@ const LISTENERS = [];
 
 /** @returns {State} */
 function initialState() {
-  const { sigma, truncate, threshold, region } = DATA.rules;
+  const { sigma, truncate, threshold, region, edges, edgeMost, edgePower } = DATA.rules;
   const first = DATA.samples[0];
   return {
     view: "gallery", id: first ? first.id : "", heads: first ? first.heads.slice() : [],
-    sigma, truncate, threshold, region,
+    sigma, truncate, threshold, region, edges, edgeMost, edgePower,
     score: Object.keys(DATA.scoreNames)[0] || "sum", sort: "given", kind: "", sizeClass: "", text: "", lowest: 0,
   };
 }
@@ -68,7 +68,7 @@ function linkOf(state) {
   return parts.map(([key, value]) => `${key}=${encodeURIComponent(value).replace(/%2C/g, ",")}`).join("&");
 }
 
-const LINKED = ["sigma", "threshold", "region", "score", "sort", "kind", "sizeClass", "text", "lowest"];
+const LINKED = ["sigma", "threshold", "region", "edges", "score", "sort", "kind", "sizeClass", "text", "lowest"];
 
 /** Take the state from the address; what the address does not say is as at the start. */
 function readLink() {
@@ -80,6 +80,7 @@ function readLink() {
   }
   readPlace(state, given);
   if (!["largest", "heaviest", "all"].includes(state.region)) state.region = DATA.rules.region;
+  if (!["cells", "fractional"].includes(state.edges)) state.edges = DATA.rules.edges;
   for (const key of ["sigma", "threshold", "lowest"]) {
     if (!(state[key] >= 0 && state[key] <= 100)) state[key] = /** @type {any} */ (initialState())[key];
   }
