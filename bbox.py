@@ -7,18 +7,45 @@ column i covers ``[i, i + 1)``, so that COCO's ``[x, y, w, h]`` is ``[x, y, x + 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from lab.boxes import (
+    Box,
+    box_iou,
+    box_ious,
+    cell_coverage,
+    cell_edges,
+    clipped_edges,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
+from lab.heads.measures import LocalizedHeads
 from lab.records import Grid, Localization
 
+__all__ = [
+    "Box",
+    "Localization",
+    "box_iou",
+    "box_ious",
+    "cell_coverage",
+    "cells_to_box",
+    "cells_to_mask",
+    "localize",
+    "localize_each",
+    "localize_heads",
+    "smooth_maps",
+    "xywh_to_xyxy",
+    "xyxy_to_xywh",
+]
+
 REGIONS = ("largest", "heaviest", "all")
+SETS_AT_ONCE = 250
 FLATNESS_TOLERANCE = 1e-6
 """A map whose values differ by less than this share of the largest is flat: what is left is rounding."""
 SLIVER = 1e-6
 """A cell that reaches into the image by less than this share of its width or height only does so by rounding."""
-
-Box = tuple[float, float, float, float]
 
 
 def localize(
@@ -179,7 +206,7 @@ def _one_region_each(masks: np.ndarray, maps: np.ndarray, *, heaviest: bool) -> 
 
 def _tight_boxes(masks: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> np.ndarray:
     """Tight boxes around masks, clipped to the image: `[maps, 4]` float64 xyxy, NaN where a mask is empty."""
-    x_edges, y_edges = _clipped_edges(grid, image_size_wh)
+    x_edges, y_edges = clipped_edges(grid, image_size_wh)
     x0, x1 = _extent(np.any(masks, axis=1), x_edges)
     y0, y1 = _extent(np.any(masks, axis=2), y_edges)
     boxes_xyxy = np.stack([x0, y0, x1, y1], axis=1)
@@ -210,7 +237,7 @@ def cells_to_mask(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, i
     Returns:
         `[height, width]` bool.
     """
-    x_edges, y_edges = _edges(grid)
+    x_edges, y_edges = cell_edges(grid)
     col, in_cols = _cell_of_pixel(x_edges, image_size_wh[0])
     row, in_rows = _cell_of_pixel(y_edges, image_size_wh[1])
     return cell_mask[np.ix_(row, col)] & in_rows[:, None] & in_cols
@@ -222,29 +249,9 @@ def cells_to_box(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, in
     return _as_box(_tight_boxes(in_image[None], grid, image_size_wh)[0]) if in_image.any() else None
 
 
-def cell_coverage(box_xyxy: Sequence[float], grid: Grid) -> np.ndarray:
-    """Share of each cell that a box covers: `[rows, cols]` float64 in [0, 1]."""
-    x0, y0, x1, y1 = box_xyxy
-    x_edges, y_edges = _edges(grid)
-    across = np.clip(np.minimum(x_edges[1:], x1) - np.maximum(x_edges[:-1], x0), 0, None) / np.diff(x_edges)
-    down = np.clip(np.minimum(y_edges[1:], y1) - np.maximum(y_edges[:-1], y0), 0, None) / np.diff(y_edges)
-    return np.outer(down, across)
-
-
-def _edges(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Edges of the columns, `[cols + 1]`, and of the rows, `[rows + 1]`, in pixels; not clipped."""
-    return grid.x0 + grid.cell_w * np.arange(grid.cols + 1), grid.y0 + grid.cell_h * np.arange(grid.rows + 1)
-
-
-def _clipped_edges(grid: Grid, image_size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The same, clipped to the image: a cell outside has no extent left."""
-    x_edges, y_edges = _edges(grid)
-    return np.clip(x_edges, 0, image_size_wh[0]), np.clip(y_edges, 0, image_size_wh[1])
-
-
 def _cells_in_image(grid: Grid, image_size_wh: tuple[int, int]) -> np.ndarray:
     """Which cells share some area with the image, `[rows, cols]` bool; at least one must."""
-    x_edges, y_edges = _clipped_edges(grid, image_size_wh)
+    x_edges, y_edges = clipped_edges(grid, image_size_wh)
     in_image = np.outer(np.diff(y_edges) > SLIVER * grid.cell_h, np.diff(x_edges) > SLIVER * grid.cell_w)
     if not in_image.any():
         raise ValueError(
@@ -267,36 +274,62 @@ def _as_box(values: np.ndarray) -> Box:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Boxes
+# Every head and many sets of heads of one sample
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def xywh_to_xyxy(box_xywh: Sequence[float]) -> Box:
-    """COCO's [x, y, width, height] as a half-open (x0, y0, x1, y1)."""
-    x, y, width, height = (float(value) for value in box_xywh)
-    return x, y, x + width, y + height
+def localize_heads(
+    attention: np.ndarray,
+    grid: Grid,
+    image_size_wh: tuple[int, int],
+    *,
+    head_sets: np.ndarray,
+    per_image_heads: Sequence[tuple[int, int]],
+    sigma: float,
+    truncate: float,
+    region: str,
+    relative_threshold: float,
+) -> LocalizedHeads:
+    """Mask and box of every head, and the box of every set of heads, all at once; the rule is that of `localize`.
+
+    Args:
+        attention: `[layers, heads, visual_tokens]`.
+        grid: Where the cells lie in the image.
+        image_size_wh: Width and height of the original image.
+        head_sets: `[sets, K]` int, heads as `layer * num_heads + head`: first the fixed ones.
+        per_image_heads: (layer, head) of the heads that the criteria choose for this sample; none where they find none.
+        sigma: Smoothing, as in `localize`; so are the other three.
+        truncate: See there.
+        region: See there.
+        relative_threshold: See there.
+
+    Returns:
+        Masks and boxes.
+    """
+    localized = partial(
+        localize_each, grid=grid, image_size_wh=image_size_wh, region=region, relative_threshold=relative_threshold
+    )
+    # Smoothing is linear, so that the sum of smoothed maps serves every set.
+    smoothed = smooth_maps(attention.reshape(-1, *grid.shape), sigma=sigma, truncate=truncate)
+    masks, boxes_xyxy = localized(smoothed)
+    per_image = [layer * attention.shape[1] + head for layer, head in per_image_heads]
+    sums = [smoothed[head_sets[0]].sum(axis=0), smoothed.sum(axis=0), smoothed[per_image].sum(axis=0)]
+    rival_masks, rival_boxes_xyxy = localized(np.stack(sums))
+    chunks = np.array_split(head_sets, max(1, len(head_sets) // SETS_AT_ONCE))
+    set_boxes_xyxy = [localized(_sum_of_members(smoothed, chunk))[1] for chunk in chunks]
+    return LocalizedHeads(
+        masks=masks,
+        boxes_xyxy=boxes_xyxy,
+        set_boxes_xyxy=np.concatenate(set_boxes_xyxy),
+        fixed_mask=rival_masks[0],
+        all_heads_xyxy=rival_boxes_xyxy[1],
+        per_image_xyxy=rival_boxes_xyxy[2],
+    )
 
 
-def xyxy_to_xywh(box_xyxy: Sequence[float]) -> Box:
-    """A half-open (x0, y0, x1, y1) as COCO's (x, y, width, height)."""
-    x0, y0, x1, y1 = (float(value) for value in box_xyxy)
-    return x0, y0, x1 - x0, y1 - y0
-
-
-def box_iou(box_a_xyxy: Sequence[float], box_b_xyxy: Sequence[float]) -> float:
-    """Area of the intersection over area of the union of two half-open boxes; 0 where both are empty."""
-    return float(box_ious(np.asarray(box_a_xyxy, dtype=np.float64), np.asarray(box_b_xyxy, dtype=np.float64)))
-
-
-def box_ious(boxes_a_xyxy: np.ndarray, boxes_b_xyxy: np.ndarray) -> np.ndarray:
-    """`box_iou` of arrays `[..., 4]` that broadcast against each other; a box with NaN, which is none, gives 0."""
-    top_left = np.maximum(boxes_a_xyxy[..., :2], boxes_b_xyxy[..., :2])
-    bottom_right = np.minimum(boxes_a_xyxy[..., 2:], boxes_b_xyxy[..., 2:])
-    intersection = np.clip(bottom_right - top_left, 0, None).prod(axis=-1)
-    union = _areas(boxes_a_xyxy) + _areas(boxes_b_xyxy) - intersection
-    # A comparison with NaN is false, and an empty union has an empty intersection.
-    return np.divide(intersection, union, out=np.zeros(np.shape(union)), where=union > 0)
-
-
-def _areas(boxes_xyxy: np.ndarray) -> np.ndarray:
-    return np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0, None).prod(axis=-1)
+def _sum_of_members(maps: np.ndarray, head_sets: np.ndarray) -> np.ndarray:
+    """Sum of the maps of each set, `[sets, rows, cols]`, added up member by member to save memory."""
+    total = maps[head_sets[:, 0]]
+    for member in head_sets.T[1:]:
+        total += maps[member]
+    return total

@@ -10,22 +10,19 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bbox import Box, box_iou, box_ious, cell_coverage, localize_each, smooth_maps, xywh_to_xyxy
-from lab.heads.audit import SampleAudit, measure_auroc, measure_enrichment, measure_masks, measure_pointing
-from lab.records import Grid
-from lab.storage.files import JsonlLine, atomic_write, load_bbox_json, read_jsonl, save_json
-from lab.storage.paths import find_stem, safe_name
+from lab.boxes import Box, box_ious
+from lab.storage.files import atomic_write, save_json
+from scores.ceiling import read_ceiling
+from scores.predictions import Prediction, read_predictions
+from scores.truths import Truth, read_truths
 
 DEFAULT_THRESHOLDS = (0.25, 0.5, 0.75)
 STATUSES = ("box", "null", "missing", "unreadable")
@@ -148,7 +145,7 @@ def evaluate(
     """
     thresholds = _check_thresholds(iou_thresholds)
     truths, broken_rows = read_truths(dataset_jsonl, id_field)
-    predictions = _read_predictions(pred_root, truths)
+    predictions = read_predictions(pred_root, truths)
     ious = _ious(truths, predictions)
     samples = tuple(
         SampleScore(
@@ -172,137 +169,7 @@ def evaluate(
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Ground truth
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The ground truth of one row: its id, its line, its half-open box in pixels, and the row itself."""
-
-    id: str
-    line_number: int
-    box_xyxy: Box
-    row: Mapping[str, Any]
-
-
-def read_truths(dataset_jsonl: str | os.PathLike[str], id_field: str) -> tuple[list[Truth], tuple[str, ...]]:
-    """The rows with a ground truth, and a sentence for each row that is broken."""
-    truths, broken = [], []
-    for line in read_jsonl(dataset_jsonl):
-        try:
-            truths.append(_parse_truth(line, id_field))
-        except ValueError as error:
-            broken.append(str(error))
-    if not truths:
-        reason = f"but none of its {len(broken)} rows has them: {broken[0]}" if broken else "but it is empty."
-        raise ValueError(f"Expected {dataset_jsonl} to hold rows with an id and a ground-truth box, {reason}")
-    _check_no_duplicates(truths, id_field)
-    return truths, tuple(broken)
-
-
-def _parse_truth(line: JsonlLine, id_field: str) -> Truth:
-    if line.row is None:
-        raise ValueError(line.error)
-    row, where = line.row, f"line {line.number}"
-    sample_id = row.get(id_field)
-    if isinstance(sample_id, bool) or not isinstance(sample_id, (str, int)) or not str(sample_id).strip():
-        raise ValueError(
-            f"Expected {where} to have an id, text or a whole number, in the field {id_field!r}, "
-            f"but got {sample_id!r}. Its fields are {', '.join(map(repr, row))}: choose one with --id-field."
-        )
-    return Truth(str(sample_id), line.number, _parse_box(row, where), row)
-
-
-def _parse_box(row: Mapping[str, Any], where: str) -> Box:
-    """The ground-truth box of a row; `bbox_xyxy` goes before `bbox`."""
-    field = "bbox_xyxy" if row.get("bbox_xyxy") is not None else "bbox"
-    form = "[x0, y0, x1, y1] with x0 < x1 and y0 < y1" if field == "bbox_xyxy" else "[x, y, width, height]"
-    value: Any = row.get(field)
-    try:
-        x0, y0, x1, y1 = (float(number) for number in value) if field == "bbox_xyxy" else xywh_to_xyxy(value)
-        usable = all(map(math.isfinite, (x0, y0, x1, y1))) and x0 < x1 and y0 < y1
-    except (TypeError, ValueError):
-        usable = False
-    if not usable:
-        raise ValueError(f"Expected {where} to have a ground-truth box {field!r} as {form}, but got {value!r}.")
-    return x0, y0, x1, y1
-
-
-def _check_no_duplicates(truths: Sequence[Truth], id_field: str) -> None:
-    first_line: dict[str, int] = {}
-    for truth in truths:
-        if truth.id in first_line:
-            raise ValueError(
-                f"Expected every {id_field!r} to be there once, but got {truth.id!r} in line {first_line[truth.id]} "
-                f"and again in line {truth.line_number}. Choose another --id-field, or take one of the rows out."
-            )
-        first_line[truth.id] = truth.line_number
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Predictions
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Prediction:
-    status: str
-    box_xyxy: Box | None = None
-    image_size_wh: tuple[int, int] | None = None
-    problem: str = ""
-
-
-_ENDINGS = ("_bbox.json", "")  # a file, or a directory of the id's own
-
-
-def _read_predictions(pred_root: str | os.PathLike[str], truths: Sequence[Truth]) -> list[_Prediction]:
-    """One prediction for each row; an error if none of them is there."""
-    root = Path(pred_root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"Expected --pred-root to be a directory, but there is none at {root}. Check the path.")
-    present = set(os.listdir(root))
-    predictions = [_read_prediction(str(root), find_stem(truth.id, present, _ENDINGS), present) for truth in truths]
-    if all(prediction.status == "missing" for prediction in predictions):
-        raise ValueError(_explain_no_match(root, present, truths))
-    return predictions
-
-
-def _read_prediction(root: str, name: str, present: set[str]) -> _Prediction:
-    file_name = f"{name}_bbox.json"
-    if file_name in present:
-        path = os.path.join(root, file_name)
-    elif name in present and os.path.isfile(os.path.join(root, name, file_name)):
-        path = os.path.join(root, name, file_name)
-    else:
-        return _Prediction("missing")
-    try:
-        record = load_bbox_json(path)
-    except (ValueError, OSError) as error:
-        return _Prediction("unreadable", problem=str(error))
-    size = record.get("image_size")
-    image_size_wh = (size[0], size[1]) if isinstance(size, list) and len(size) == 2 else None
-    if record["bbox_xyxy"] is None:
-        return _Prediction("null", None, image_size_wh)
-    return _Prediction("box", tuple(record["bbox_xyxy"]), image_size_wh)
-
-
-def _explain_no_match(root: Path, present: set[str], truths: Sequence[Truth]) -> str:
-    """Say what was looked for, what is there instead, and what may be meant."""
-    wanted = ", ".join(f"{safe_name(truth.id)}_bbox.json" for truth in truths[:3])
-    message = f"Expected {root} to hold predictions such as {wanted}, but got none for any of the {len(truths)} rows."
-    others = sorted(name for name in present if name.endswith("_bbox.json"))
-    if others:
-        return f"{message} It holds {len(others)} others, such as {others[0]}: choose their field with --id-field."
-    directories = [name for name in sorted(present) if (root / name).is_dir()]
-    holders = [name for name in directories if any((root / name).glob("*_bbox.json"))]
-    if holders:
-        return f"{message} Its directory {holders[0]} holds some: did you mean --pred-root {root / holders[0]}?"
-    return f"{message} It holds no *_bbox.json at all: run stage=batch first, or check the path."
-
-
-def _ious(truths: Sequence[Truth], predictions: Sequence[_Prediction]) -> np.ndarray:
+def _ious(truths: Sequence[Truth], predictions: Sequence[Prediction]) -> np.ndarray:
     """IoU of every row, 0 without a box: `[rows]`."""
     no_box = (np.nan,) * 4
     predicted_xyxy = np.array([prediction.box_xyxy or no_box for prediction in predictions], dtype=np.float64)
@@ -342,7 +209,7 @@ def _summarize_groups(samples: Sequence[SampleScore], thresholds: Sequence[float
     return {name: _summarize(np.array(ious_of[name]), thresholds) for name in sorted(ious_of)}
 
 
-def _group_of(truth: Truth, prediction: _Prediction, group_by: str | None) -> str:
+def _group_of(truth: Truth, prediction: Prediction, group_by: str | None) -> str:
     if group_by is None:
         return ""
     value = truth.row.get(group_by)
@@ -357,69 +224,6 @@ def _orientation(image_size_wh: Any) -> str | None:
         return "square" if width == height else "landscape" if width > height else "portrait"
     except (TypeError, ValueError):
         return None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Heads against ground truth
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def audit_sample(
-    attention: np.ndarray,
-    grid: Grid,
-    image_size_wh: tuple[int, int],
-    truth_xyxy: Box,
-    *,
-    head_sets: np.ndarray,
-    per_image_heads: Sequence[tuple[int, int]],
-    sigma: float,
-    truncate: float,
-    region: str,
-    relative_threshold: float,
-) -> SampleAudit:
-    """Measure every head, and sets of heads, against the ground truth of one sample, all heads at once.
-
-    Args:
-        attention: `[layers, heads, visual_tokens]`.
-        grid: Where the cells lie in the image.
-        image_size_wh: Width and height of the original image.
-        truth_xyxy: Ground-truth box, half-open, in pixels.
-        head_sets: `[sets, K]` int, heads as `layer * num_heads + head`: first the fixed ones, then random draws.
-        per_image_heads: (layer, head) of the heads that the criteria choose for this sample; none where they find none.
-        sigma: Smoothing, as in `bbox.localize`; so are the other three.
-        truncate: See there.
-        region: See there.
-        relative_threshold: See there.
-
-    Returns:
-        The measures.
-    """
-    shape = attention.shape[:2]
-    maps = attention.reshape(-1, *grid.shape)
-    image_xyxy = (0.0, 0.0, float(image_size_wh[0]), float(image_size_wh[1]))
-    visible = cell_coverage(image_xyxy, grid)
-    coverage = np.minimum(cell_coverage(truth_xyxy, grid), visible)
-    smoothed = smooth_maps(maps, sigma=sigma, truncate=truncate)
-    localized = partial(
-        localize_each, grid=grid, image_size_wh=image_size_wh, region=region, relative_threshold=relative_threshold
-    )
-    masks, boxes_xyxy = localized(smoothed)
-    # Smoothing is linear, so that the sum of smoothed maps serves every set.
-    per_image = [layer * shape[1] + head for layer, head in per_image_heads]
-    sums = [smoothed[head_sets].sum(axis=1), smoothed.sum(axis=0)[None], smoothed[per_image].sum(axis=0)[None]]
-    _, set_boxes_xyxy = localized(np.concatenate(sums))
-    *set_ious, all_heads_iou, per_image_iou = box_ious(set_boxes_xyxy, np.array(truth_xyxy))
-    return SampleAudit(
-        box_iou=box_ious(boxes_xyxy, np.array(truth_xyxy)).reshape(shape),
-        mask_iou=measure_masks(masks, coverage, visible, truth_xyxy, grid).reshape(shape),
-        pointing=measure_pointing(maps, truth_xyxy, grid).reshape(shape),
-        enrichment=measure_enrichment(maps, coverage, visible).reshape(shape),
-        auroc=measure_auroc(maps, coverage, visible).reshape(shape),
-        set_ious=np.array(set_ious),
-        all_heads_iou=float(all_heads_iou),
-        per_image_iou=float(per_image_iou),
-        image_iou=box_iou(image_xyxy, truth_xyxy),
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -442,6 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             iou_thresholds=options.iou_thresholds,
             group_by=options.group_by,
         )
+        truths = read_truths(options.dataset_jsonl, options.id_field)[0] if options.ceiling else []
+        ceiling = read_ceiling(options.pred_root, truths) if options.ceiling else None
     except (ValueError, OSError) as error:
         print(f"evaluate_boxes: {error}", file=sys.stderr)
         return 2
@@ -449,8 +255,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for title, problems in (("not scored", report.broken_rows), ("scored as misses", report.unreadable_predictions)):
         if problems:
             print(_format_problems(title, problems), file=sys.stderr)
+    ceiling = (
+        read_ceiling(options.pred_root, read_truths(options.dataset_jsonl, options.id_field)[0])
+        if options.ceiling
+        else None
+    )
+    if ceiling is not None:
+        print(ceiling.sentence())
     if options.json:
-        save_json(options.json, report.to_dict())
+        save_json(options.json, {**report.to_dict(), **({} if ceiling is None else {"ceiling": ceiling.to_dict()})})
     if options.per_sample_csv:
         atomic_write(options.per_sample_csv, _to_csv(report.samples).encode("utf-8"))
     return 0 if report.is_complete else 1
@@ -470,6 +283,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="separated by commas or spaces (default: 0.25,0.5,0.75)",
     )
     parser.add_argument("--group-by", metavar="FIELD", help="also score by this field, such as split or orientation")
+    parser.add_argument("--ceiling", action="store_true", help="also say what the grid of the model allows at best")
     parser.add_argument("--json", metavar="PATH", help="write the scores as JSON")
     parser.add_argument("--per-sample-csv", metavar="PATH", help="write one line for each row")
     options = parser.parse_args(arguments)

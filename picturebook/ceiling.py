@@ -1,47 +1,60 @@
-"""What a grid of patches allows at best: ``python -m picturebook.ceiling --dataset-jsonl FILE``."""
+"""What a grid of patches allows at best: ``python -m picturebook.ceiling --dataset-jsonl FILE``, without a model."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
+from lab.records import Grid
+from lab.statistics.ceiling import best_cell_box, pointing_reachable
 from picturebook.shards import GRID_SIDE
+from scores.ceiling import Ceiling
+from scores.truths import read_truths
 
 
-def ceiling_ious(boxes_xywh: np.ndarray, sizes_wh: np.ndarray, cells: int = GRID_SIDE) -> np.ndarray:
-    """IoU of each box with the nearest box made of whole cells of the padded square's grid.
+def padded_grid(image_size_wh: tuple[int, int], cells: int = GRID_SIDE) -> Grid:
+    """The grid over the square that a picture is pasted into, as the model's image processor lays it: whole pixels.
 
     Args:
-        boxes_xywh: `[n, 4]` boxes, in pixels.
+        image_size_wh: Width and height of the picture.
+        cells: Cells along a side of the grid.
+
+    Returns:
+        The grid, in pixels of the picture.
+    """
+    side = max(image_size_wh)
+    x0, y0 = (-float((side - length) // 2) for length in image_size_wh)
+    return Grid(cells, cells, x0, y0, side / cells, side / cells)
+
+
+def ceiling_ious(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, cells: int = GRID_SIDE) -> np.ndarray:
+    """IoU of each box with the best box made of whole cells of the padded square's grid.
+
+    Args:
+        boxes_xyxy: `[n, 4]` half-open boxes, in pixels.
         sizes_wh: `[n, 2]` sizes of the pictures, in pixels.
         cells: Cells along a side of the grid.
 
     Returns:
         `[n]`.
     """
-    side = sizes_wh.max(axis=1, keepdims=True)
-    offset, cell = (side - sizes_wh) / 2, side / cells
-    start, length = boxes_xywh[:, :2], boxes_xywh[:, 2:]
-    low = np.round((start + offset) / cell)
-    high = np.maximum(np.round((start + length + offset) / cell), low + 1)
-    low, high = (np.clip(edge * cell - offset, 0, sizes_wh) for edge in (low, high))
-    shared = np.clip(np.minimum(high, start + length) - np.maximum(low, start), 0, None).prod(axis=1)
-    return shared / ((high - low).prod(axis=1) + length.prod(axis=1) - shared)
+    sizes = [(int(width), int(height)) for width, height in sizes_wh]
+    return np.array([best_cell_box(box, padded_grid(size, cells), size)[0] for box, size in zip(boxes_xyxy, sizes)])
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Read the command line and print the ceiling."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset-jsonl", type=Path, required=True, help="what picturebook.export wrote")
-    path = parser.parse_args(arguments).dataset_jsonl
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    ious = ceiling_ious(np.array([row["bbox"] for row in rows], float), np.array([row["image_size"] for row in rows]))
-    print(f"{len(ious)} rows: mean IoU {ious.mean():.4f}, IoU>=0.5 {(ious >= 0.5).mean():.4f}")
+    truths, _ = read_truths(parser.parse_args(arguments).dataset_jsonl, "id")
+    boxes = np.array([truth.box_xyxy for truth in truths])
+    sizes = [tuple(truth.row["image_size"]) for truth in truths]
+    reachable = [pointing_reachable(box, padded_grid(size)) for box, size in zip(boxes, sizes)]
+    print(Ceiling(ceiling_ious(boxes, np.array(sizes)), np.array(reachable), 0).sentence())
 
 
 if __name__ == "__main__":

@@ -12,22 +12,26 @@ from typing import Any, Optional
 import numpy as np
 
 from analyze import choose_heads
-from bbox import Box, box_iou
-from evaluate_boxes import audit_sample, read_truths
+from bbox import localize_heads
+from lab.boxes import box_iou
 from lab.config.settings import Settings
-from lab.heads.audit import HeadAudit, SampleAudit, draw_random_sets, summarize_audit
+from lab.heads.ablation import Variant, ablate
+from lab.heads.audit import HeadAudit, summarize_audit
+from lab.heads.comparisons import score_rows
 from lab.heads.head_scores import DatasetSelection, HeadTable
-from lab.heads.heads_file import heads_file_from_labels, write_heads_file
-from lab.storage import files
+from lab.heads.measures import SampleAudit, Targets, measure_sample
+from lab.records import CollectedAttention
+from lab.statistics.bootstrap import cluster_numbers
+from lab.statistics.head_sets import HeadSets, comparison_sets
 from lab.storage.attention_files import load_attention
+from scores.truths import Truth, read_truths
+from stages.audit_outputs import AuditedRows, describe_audit, describe_scores, named_scores, write_audit
 from stages.choosing import choose_for, localize_choice, score_sample
+from stages.labelled import warn_in_sample, write_labelled
 from stages.plan import Plan, Steps, find_in_project, make_plan, selection_rules
-from stages.selection_outputs import write_csv
 from stages.survey import Survey, Unusable, read_each
 
 logger = logging.getLogger(__name__)
-
-IOU_THRESHOLDS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,27 @@ class _Measured:
     iou: float
 
 
+@dataclass(frozen=True)
+class _Work:
+    """All that measuring a file needs to know.
+
+    Attributes:
+        plan: How boxes are made.
+        truths: Ground truth by id.
+        targets: Distinct boxes of each picture, by its name.
+        pictures: Name of the picture of each id.
+        sets: Sets of heads to compare with.
+        members: `[sets, K]`, these sets and then those of the ablation.
+    """
+
+    plan: Plan
+    truths: Mapping[str, Truth]
+    targets: Mapping[str, tuple[tuple[float, float, float, float], ...]]
+    pictures: Mapping[str, str]
+    sets: HeadSets
+    members: np.ndarray
+
+
 def check_against_truth(survey: Survey, selection: DatasetSelection, settings: Settings, directory: Path) -> TruthCheck:
     """Score the boxes that the configuration gives, and audit the heads.
 
@@ -63,44 +88,41 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
         ValueError: There is no ground truth for any of the files, or a file can no longer be read.
     """
     truths = _read_truths(settings)
-    paths = [source.path for source in survey.sources if source.id in truths]
-    if not paths:
+    rows = np.flatnonzero([source.id in truths for source in survey.sources])
+    if not len(rows):
         raise ValueError(
             f"Expected {settings.data.ground_truth} to hold boxes for the ids of the attention files, such as "
             f"{survey.ids[0]!r}, but got none of them. Choose the key of the ids with data.id_field."
         )
     plan, origin = _box_plan(settings, selection)
-    num_layers, num_heads = selection.counts.shape
     heads: Sequence[tuple[int, int]] = plan.fixed_heads or selection.heads
-    fixed = [[layer * num_heads + head for layer, head in heads]]
-    head_sets = np.concatenate([np.array(fixed), draw_random_sets(heads, num_layers, num_heads)])
-    ious: list[float] = []
+    variants = ablate(survey.scores, selection)
+    work = _plan_work(survey, rows, truths, plan, heads, variants)
+    paths = [survey.sources[row].path for row in rows]
+    measured = list(_measure_all(paths, work, settings))
+    clusters = cluster_numbers([survey.sources[row].picture for row in rows])
+    scores = score_rows(np.array([[found.iou] for found in measured]), clusters)[0]
+    audited = AuditedRows(survey, rows, [truths[survey.ids[row]] for row in rows], clusters)
+    lines = describe_scores(scores, origin, len(truths))
+    warning = warn_in_sample(plan.heads_file, audited, settings)
+    lines += [f"note    {warning}"] if warning else []
     scored = " ".join(f"L{layer}H{head}" for layer, head in plan.fixed_heads or ()) or "per image"
-
-    def audits() -> Iterator[SampleAudit]:
-        for found in read_each(paths, lambda path: _measure(path, truths, head_sets, plan), settings, "audit"):
-            if isinstance(found, Unusable):
-                raise ValueError(found.reason)
-            ious.append(found.iou)
-            if found.audit is not None:
-                yield found.audit
-
+    named = {"heads": scored, **named_scores(scores)}
     if not settings.data.audit:
-        for _ in audits():
-            pass
-        return TruthCheck(_describe_scores(ious, len(truths), origin), {"heads": scored, **_scores(ious)}, [])
-    audit = summarize_audit(
-        audits(), frequency=selection.frequency, fixed=heads, skip_layers=settings.logic.skip_layers
-    )
-    lines = [*_describe_scores(ious, len(truths), origin), *_describe_audit(audit)]
-    return TruthCheck(lines, {"heads": scored, **_scores(ious)}, _write_audit(directory, audit, survey, settings))
+        return TruthCheck(lines, named, [])
+    samples = [found.audit for found in measured if found.audit is not None]
+    audit = _summarize(samples, selection, heads, work.sets, rows, settings)
+    written, ablation = write_audit(directory, audit, variants, samples, audited, settings, in_sample=bool(warning))
+    labelled, best = write_labelled(directory, audit, audited, settings)
+    lines += [*describe_audit(audit, ablation), *best]
+    return TruthCheck(lines, named, [*written, labelled])
 
 
-def _read_truths(settings: Settings) -> dict[str, Box]:
+def _read_truths(settings: Settings) -> dict[str, Truth]:
     truths, problems = read_truths(str(settings.data.ground_truth), settings.data.id_field)
     for problem in problems:
         logger.warning("Ground truth left out: %s", problem)
-    return {truth.id: truth.box_xyxy for truth in truths}
+    return {truth.id: truth for truth in truths}
 
 
 def _box_plan(settings: Settings, selection: DatasetSelection) -> tuple[Plan, str]:
@@ -114,28 +136,83 @@ def _box_plan(settings: Settings, selection: DatasetSelection) -> tuple[Plan, st
     return Plan(free, Steps(box=True), fixed_heads=tuple(selection.heads)), "fixed heads, found here"
 
 
-def _measure(path: Path, truths: Mapping[str, Box], head_sets: np.ndarray, plan: Plan) -> _Measured:
-    collected = load_attention(path)
-    truth_xyxy = truths[collected.sample.id]
-    smoothing, mask = plan.settings.logic.smoothing, plan.settings.logic.mask
-    table = score_sample(collected, plan.settings)
-    choice = choose_for(collected, table, plan)
-    box_xyxy = localize_choice(collected, choice, plan.settings).box_xyxy
-    audit = None
-    if plan.settings.data.audit:
-        audit = audit_sample(
-            collected.attention,
-            collected.grid,
-            collected.image_size_wh,
-            truth_xyxy,
-            head_sets=head_sets,
-            per_image_heads=_heads_per_image(table, plan),
-            sigma=smoothing.sigma,
-            truncate=smoothing.truncate,
-            region=mask.region,
-            relative_threshold=mask.relative_threshold,
+def _plan_work(
+    survey: Survey,
+    rows: np.ndarray,
+    truths: Mapping[str, Truth],
+    plan: Plan,
+    heads: Sequence[tuple[int, int]],
+    variants: Sequence[Variant],
+) -> _Work:
+    """The distinct targets of each picture, among the rows that are measured, and the sets of heads."""
+    num_layers, num_heads = survey.scores.attn_sum.shape[1:]
+    pictures = {survey.sources[row].id: survey.sources[row].picture for row in rows}
+    targets: dict[str, dict[tuple[float, float, float, float], None]] = {}
+    for sample_id, picture in pictures.items():
+        targets.setdefault(picture, {})[truths[sample_id].box_xyxy] = None
+    sets = comparison_sets(heads, num_layers, num_heads)
+    flat = [[layer * num_heads + head for layer, head in variant.heads] for variant in variants]
+    members = np.concatenate([sets.members, np.array(flat, dtype=np.intp)])
+    distinct = {picture: tuple(boxes) for picture, boxes in targets.items()}
+    return _Work(plan, truths, distinct, pictures, sets, members)
+
+
+def _measure_all(paths: Sequence[Path], work: _Work, settings: Settings) -> Iterator[_Measured]:
+    for found in read_each(paths, lambda path: _measure(path, work), settings, "audit"):
+        if isinstance(found, Unusable):
+            raise ValueError(found.reason)
+        yield found
+
+
+def _measure(path: Path, work: _Work) -> _Measured:
+    collected, settings = load_attention(path), work.plan.settings
+    truth = work.truths[collected.sample.id]
+    table = score_sample(collected, settings)
+    choice = choose_for(collected, table, work.plan)
+    box_xyxy = localize_choice(collected, choice, settings).box_xyxy
+    audit = _audit(collected, table, truth, work) if settings.data.audit else None
+    return _Measured(audit, 0.0 if box_xyxy is None else box_iou(box_xyxy, truth.box_xyxy))
+
+
+def _audit(collected: CollectedAttention, table: HeadTable, truth: Truth, work: _Work) -> SampleAudit:
+    logic = work.plan.settings.logic
+    picture = work.pictures[truth.id]
+    boxes = work.targets[picture]
+    found = localize_heads(
+        collected.attention,
+        collected.grid,
+        collected.image_size_wh,
+        head_sets=work.members,
+        per_image_heads=_heads_per_image(table, work.plan),
+        sigma=logic.smoothing.sigma,
+        truncate=logic.smoothing.truncate,
+        region=logic.mask.region,
+        relative_threshold=logic.mask.relative_threshold,
+    )
+    mask = _read_mask(truth, collected, str(work.plan.settings.data.ground_truth))
+    targets = Targets(picture, boxes, boxes.index(truth.box_xyxy), mask)
+    return measure_sample(collected.attention, collected.grid, collected.image_size_wh, targets, found)
+
+
+def _read_mask(truth: Truth, collected: CollectedAttention, truth_file: str) -> Optional[np.ndarray]:
+    """Pixels of the row's object, `[height, width]` bool, where the row names a file for them; else None."""
+    from PIL import Image
+
+    name = truth.row.get("mask_path")
+    if not isinstance(name, str) or not name:
+        return None
+    path = next((p for p in (Path(name), Path(truth_file).parent / name) if p.is_file()), None)
+    if path is None:
+        raise ValueError(f"Expected the mask of {truth.id!r} at {name!r}, but found none. Check mask_path.")
+    with Image.open(path) as image:
+        mask = np.asarray(image.convert("L")) > 0
+    width, height = collected.image_size_wh
+    if mask.shape != (height, width):
+        raise ValueError(
+            f"Expected the mask of {truth.id!r} to be as large as its image, {width} x {height} pixels, "
+            f"but got {mask.shape[1]} x {mask.shape[0]}. Check mask_path."
         )
-    return _Measured(audit, 0.0 if box_xyxy is None else box_iou(box_xyxy, truth_xyxy))
+    return mask
 
 
 def _heads_per_image(table: HeadTable, plan: Plan) -> tuple[tuple[int, int], ...]:
@@ -146,56 +223,23 @@ def _heads_per_image(table: HeadTable, plan: Plan) -> tuple[tuple[int, int], ...
         return ()
 
 
-def _scores(ious: Sequence[float]) -> dict[str, float]:
-    values = np.array(ious)
-    rates = {f"Acc@{threshold:g}": float((values >= threshold).mean()) for threshold in IOU_THRESHOLDS}
-    return {"mean IoU": float(values.mean()), **rates}
-
-
-def _describe_scores(ious: Sequence[float], num_truths: int, origin: str) -> list[str]:
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in _scores(ious).items())
-    return [f"boxes   {scores} ({origin}; {len(ious)} files of {num_truths} rows with ground truth)"]
-
-
-def _describe_audit(audit: HeadAudit) -> list[str]:
-    compared = (audit.per_image, *audit.rivals)
-    rivals = ", ".join(f"{rival.name} {rival.mean_iou:.4f} (p {rival.p_value:.2g})" for rival in compared)
-    return [
-        f"audit   mean IoU of the fixed heads {audit.fixed_iou:.4f}; {rivals}",
-        f"        Spearman of frequency and IoU {audit.spearman:+.2f} (p {audit.spearman_p:.2g})",
-        f"        {audit.verdict}",
-    ]
-
-
-def _write_audit(directory: Path, audit: HeadAudit, survey: Survey, settings: Settings) -> list[Path]:
-    """Write the audit, its figure, and the heads that the labels would choose: an upper bound to compare with."""
-    csv_path, json_path, figure_path = (directory / f"head_audit.{ending}" for ending in ("csv", "json", "png"))
-    heads_path = directory / "labelled_heads.yaml"
-    written = [csv_path, json_path, heads_path]
-    write_csv(csv_path, audit.rows())
-    files.save_json(json_path, audit.to_dict())
-    best_by_label = heads_file_from_labels(
-        audit,
-        top_k=settings.logic.top_k,
-        model_name=survey.origin.model_name,
-        template=survey.origin.template,
-    )
-    write_heads_file(heads_path, best_by_label)
-    if not settings.save_fig:
-        return written
-    from viz import draw_head_audit
-
-    compared = (audit.per_image, *audit.rivals)
-    draw_head_audit(
-        figure_path,
-        audit.frequency,
-        audit.means["box_iou"],
-        fixed=audit.fixed,
+def _summarize(
+    samples: Sequence[SampleAudit],
+    selection: DatasetSelection,
+    heads: Sequence[tuple[int, int]],
+    sets: HeadSets,
+    rows: np.ndarray,
+    settings: Settings,
+) -> HeadAudit:
+    # The ablation's sets come behind those that are compared with.
+    compared = [dataclasses.replace(one, set_ious=one.set_ious[: len(sets.members)]) for one in samples]
+    return summarize_audit(
+        compared,
+        frequency=selection.frequency,
+        chosen=selection.chosen[rows],
+        num_files=selection.num_samples,
+        fixed=heads,
+        sets=sets,
         skip_layers=settings.logic.skip_layers,
-        spearman=audit.spearman,
-        p_value=audit.spearman_p,
-        bar_names=["fixed heads", *(rival.name for rival in compared)],
-        bar_values=[audit.fixed_iou, *(rival.mean_iou for rival in compared)],
-        bar_sd=[0.0, *(rival.sd for rival in compared)],
+        margin=settings.logic.audit_margin,
     )
-    return [*written, figure_path]

@@ -7,10 +7,13 @@ from typing import Any, Optional
 
 import numpy as np
 
-from analyze import run_trials, select_dataset_heads
+from analyze import resample_frequency, run_trials, select_dataset_heads
 from lab.command_line.results import StageResult
 from lab.config.settings import Settings
+from lab.heads.head_scores import DatasetSelection
+from lab.heads.head_sums import count_ties
 from lab.heads.heads_file import hash_inputs
+from lab.heads.selection_records import SelectionSpread
 from lab.heads.trials import TrialStatistics, trial_indices
 from stages.audit import check_against_truth
 from stages.earlier_selections import refuse_to_overwrite_selection, remove_earlier_selection
@@ -40,16 +43,16 @@ def run_batch_analyze(settings: Settings) -> StageResult:
     settings = settings_of_survey(survey, settings)
     refuse_to_overwrite_selection(directory, settings)
     selection = select_dataset_heads(survey.scores, selection_rules(settings))
-    trials = _compare_trials(survey, settings)
+    spread = _spread(survey, selection, settings)
     remove_earlier_selection(directory)
     digest = hash_inputs(survey.ids, survey.scores)
-    written = write_selection(directory, survey, selection, trials, digest, settings.logic)
+    written = write_selection(directory, survey, selection, spread, digest, settings.logic)
     if settings.save_fig:
-        written += draw_selection(directory, survey, selection, trials)
-    lines = describe_selection(survey, selection, trials)
+        written += draw_selection(directory, survey, selection, spread)
+    lines = describe_selection(survey, selection, spread)
     scores: dict[str, Any] = {
         "heads": " ".join(f"L{layer}H{head}" for layer, head in selection.heads),
-        "threshold": selection.threshold,
+        "threshold": selection.common_threshold,
     }
     if settings.data.ground_truth is not None:
         check = check_against_truth(survey, selection, settings, directory)
@@ -57,11 +60,20 @@ def run_batch_analyze(settings: Settings) -> StageResult:
     return StageResult((*lines, *describe_files(written)), survey.failed, scores)
 
 
+def _spread(survey: Survey, selection: DatasetSelection, settings: Settings) -> SelectionSpread:
+    """How sure the choice is: pictures drawn again, ties, and trials."""
+    return SelectionSpread(
+        resample_frequency(survey.scores, selection, survey.pictures),
+        count_ties(survey.scores, selection.rules, selection.thresholds, survey.sum_precision),
+        _compare_trials(survey, settings),
+    )
+
+
 def _compare_trials(survey: Survey, settings: Settings) -> Optional[TrialStatistics]:
-    """Compare parts or draws of the data (`data.trials`) or, without them, the directories; None where there is one."""
-    data, count = settings.data, len(survey.sources)
+    """Compare parts or draws of the pictures (`data.trials`) or, without, the directories; None where there is one."""
+    data = settings.data
     if data.trials > 1:
-        trials = trial_indices(count, data.trials, trial_size=data.trial_size, seed=data.trial_seed)
+        trials = trial_indices(survey.pictures, data.trials, trial_size=data.trial_size, seed=data.trial_seed)
     else:
         trials = [np.flatnonzero(survey.directory_of == number) for number in np.unique(survey.directory_of)]
     return run_trials(survey.scores, selection_rules(settings), trials) if len(trials) > 1 else None

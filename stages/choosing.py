@@ -13,6 +13,7 @@ from analyze import choose_heads, rank_heads, score_heads
 from bbox import localize
 from lab.config.settings import Settings
 from lab.heads.head_scores import HeadTable
+from lab.heads.head_sums import stored_sums
 from lab.heads.heads_file import HeadsFile, check_heads_file
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization
 from stages.plan import Plan, comparable_name, selection_rules
@@ -28,6 +29,8 @@ def score_sample(collected: CollectedAttention, settings: Settings) -> HeadTable
         collected.grid.shape,
         binarize_threshold=entropy.binarize_threshold,
         entropy_shares=entropy.shares,
+        threshold_scale=entropy.threshold_scale,
+        sums=stored_sums(collected.meta, collected.attention.shape[:2]),
     )
 
 

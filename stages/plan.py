@@ -124,6 +124,7 @@ def selection_rules(settings: Settings) -> SelectionRules:
         skip_layers=logic.skip_layers,
         bottom_row_filter=logic.bottom_row_filter,
         binarize_threshold=logic.entropy.binarize_threshold,
+        threshold_scale=logic.entropy.threshold_scale,
         entropy_shares=logic.entropy.shares,
         threshold_method=logic.threshold.method,
         threshold_value=logic.threshold.value,

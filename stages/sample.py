@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from lab.config.errors import ConfigError
+from lab.heads.head_sums import SUMS_KEY, sums_record
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
 from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention
@@ -67,8 +68,7 @@ def finish_sample(collected: CollectedAttention, plan: Plan, paths: OutputPaths)
         ValueError: No head passes the filters, or the image cannot be read.
     """
     steps = plan.steps
-    rounded = round_attention(collected.attention, plan.settings.storage.attention.dtype)
-    result = ItemResult(dataclasses.replace(collected, attention=rounded))
+    result = ItemResult(_round(collected, plan.settings.storage.attention.dtype))
     written: list[Path] = []
     if steps.attention:
         written += _write_attention(result.collected, plan, paths)
@@ -81,6 +81,14 @@ def finish_sample(collected: CollectedAttention, plan: Plan, paths: OutputPaths)
     if result.choice is not None:
         result = _localize_and_draw(result, result.choice, plan, paths)
     return dataclasses.replace(result, written=(*written, *result.written))
+
+
+def _round(collected: CollectedAttention, dtype: str) -> CollectedAttention:
+    """Attention as it is stored; its sums from before, which decide between equal entropies, go into the meta."""
+    meta = collected.meta
+    if SUMS_KEY not in meta and meta.get("attn_dtype") == "float32":
+        meta = {**meta, SUMS_KEY: sums_record(collected.attention)}
+    return dataclasses.replace(collected, attention=round_attention(collected.attention, dtype), meta=meta)
 
 
 def _choose(result: ItemResult, plan: Plan) -> ItemResult:

@@ -14,7 +14,9 @@ from analyze import stack_scores
 from lab.command_line.progress import progress_bar
 from lab.config.settings import Settings
 from lab.heads.head_scores import DatasetScores, HeadTable
+from lab.heads.head_sums import sum_precision
 from lab.records import CollectedAttention
+from lab.statistics.bootstrap import cluster_numbers
 from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
@@ -49,12 +51,16 @@ class Source:
         path: The file.
         id: Identifier of its sample.
         origin: What it says of its making.
+        picture: Name of the picture; all files of one name are about one picture.
+        sum_precision: Relative precision of its attention sums.
         made_with: What it says of the settings that belong to its model.
     """
 
     path: Path
     id: str
     origin: Origin
+    picture: str
+    sum_precision: float
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -91,6 +97,16 @@ class Survey:
     def ids(self) -> tuple[str, ...]:
         """Identifier of each file."""
         return tuple(source.id for source in self.sources)
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """Number of the picture of each file, `[files]` int, from 0."""
+        return cluster_numbers([source.picture for source in self.sources])
+
+    @property
+    def sum_precision(self) -> float:
+        """Relative precision of the least precise sums."""
+        return max(source.sum_precision for source in self.sources)
 
     @property
     def origin(self) -> Origin:
@@ -172,8 +188,11 @@ def read_each(
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
     collected = load_attention(path)
+    sample, origin = collected.sample, _origin_of(collected, settings)
+    # A file that does not name its picture is taken to have one of its own.
+    picture = sample.image_file or f"picture of {sample.id}"
     made_with = {key: collected.meta[key] for key in _MADE_WITH_KEYS if key in collected.meta}
-    source = Source(path, collected.sample.id, _origin_of(collected, settings), made_with)
+    source = Source(path, sample.id, origin, picture, sum_precision(collected.meta), made_with)
     return source, score_sample(collected, settings)
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from analyze import (
     HeadTable,
     SelectionRules,
-    _count_below,
     choose_heads,
     elbow_threshold,
     rank_heads,
     score_heads,
     selection_threshold,
 )
+from lab.heads.components import _count_below
 
 INF = math.inf
 

@@ -27,24 +27,13 @@ from analyze import (
     choose_heads,
     elbow_threshold,
     frequency_by_size,
+    resample_frequency,
     run_trials,
     score_heads,
     select_dataset_heads,
     stack_scores,
 )
-from evaluate_boxes import audit_sample
-from lab.heads.audit import (
-    SampleAudit,
-    draw_random_sets,
-    measure_auroc,
-    measure_enrichment,
-    measure_masks,
-    measure_pointing,
-    rank_correlation,
-    sign_flip_p_value,
-    summarize_audit,
-)
-from lab.heads.head_scores import count_rows, head_record, selection_record
+from lab.heads.head_sums import TieShares, count_ties
 from lab.heads.heads_file import (
     FixedHead,
     HeadsFile,
@@ -54,8 +43,9 @@ from lab.heads.heads_file import (
     read_heads_file,
     write_heads_file,
 )
+from lab.heads.selection_records import SelectionSpread, count_rows, describe_head, head_record, selection_record
 from lab.heads.trials import summarize_trials, trial_indices
-from lab.records import Grid
+from lab.statistics.bootstrap import resample_weights
 
 README_RULES = SelectionRules()
 PAPER_RULES = SelectionRules(
@@ -187,19 +177,36 @@ class TestSelection:
 
 
 class TestTrials:
-    def test_split_parts_share_nothing_and_leave_nothing_out(self):
-        parts = trial_indices(103, 5, seed=3)
-        assert [len(part) for part in parts] == [21, 21, 21, 20, 20]
+    def test_split_parts_share_no_picture_and_leave_nothing_out(self):
+        pictures = np.repeat(np.arange(35), 3)[:103]
+        parts = trial_indices(pictures, 5, seed=3)
         assert sorted(np.concatenate(parts)) == list(range(103))
-        assert parts[0].tolist() != list(range(21))
+        held = [set(pictures[part].tolist()) for part in parts]
+        assert [len(part) for part in held] == [7] * 5
+        assert not any(one & two for at, one in enumerate(held) for two in held[at + 1 :])
+        assert held[0] != set(range(7))
 
-    def test_draws_are_without_replacement_and_seeded(self):
-        draws = trial_indices(50, 4, trial_size=30, seed=1)
-        assert all(len(set(draw.tolist())) == 30 for draw in draws)
-        assert draws[0].tolist() != draws[1].tolist()
-        again = trial_indices(50, 4, trial_size=30, seed=1)
+    def test_draws_are_of_whole_pictures_with_replacement_and_seeded(self):
+        pictures = np.repeat(np.arange(25), 2)
+        draws = trial_indices(pictures, 4, trial_size=30, seed=1)
+        assert all(len(draw) == 30 for draw in draws)
+        for draw in draws:
+            rows = np.bincount(draw, minlength=50).reshape(25, 2)
+            assert (rows[:, 0] == rows[:, 1]).all()
+        assert any(np.bincount(draw).max() > 1 for draw in draws)
+        again = trial_indices(pictures, 4, trial_size=30, seed=1)
         assert all((one == two).all() for one, two in zip(draws, again))
-        assert trial_indices(50, 4, trial_size=30, seed=2)[0].tolist() != draws[0].tolist()
+        assert trial_indices(pictures, 4, trial_size=30, seed=2)[0].tolist() != draws[0].tolist()
+
+    def test_trials_as_large_as_the_data_still_differ(self, planted_60):
+        # Drawn without replacement they would all be the data, and their standard deviation 0.
+        rng = np.random.default_rng(0)
+        sums = np.where(rng.random((300, 1, 1)) < 0.6, 0.9, 0.1) * np.array([[[1.0, 0.0]]]) + 0.05
+        rules = SelectionRules(top_k=1, min_keep=0, skip_layers=0, threshold_value=0.5)
+        scores = scores_of(sums, 0.1)
+        trials = trial_indices(np.arange(300), 40, trial_size=300)
+        sd = run_trials(scores, rules, trials).frequency_sd[0, 0]
+        assert sd == pytest.approx(math.sqrt(0.6 * 0.4 / 300), rel=0.4)
 
     def test_statistics_by_hand(self):
         frequencies = np.array([[[0.5, 0.2]], [[0.7, 0.2]], [[0.9, 0.5]]])
@@ -207,53 +214,115 @@ class TestTrials:
         assert statistics.frequency_mean[0].tolist() == pytest.approx([0.7, 0.3])
         assert statistics.frequency_sd[0].tolist() == pytest.approx([0.2, math.sqrt(0.03)])
         assert statistics.common_set == ((0, 0), (0, 1))
-        assert statistics.repeat_rate == pytest.approx(2 / 3)
         assert statistics.agreement_with([(0, 2), (0, 0)]) == pytest.approx(1 / 3)
-        assert statistics.to_dict() == {
+        # Three trials of three would still bound the share at .05 ** (1 / 3).
+        assert statistics.agreement_bound([(0, 0), (0, 1)]) == pytest.approx(0.1353, abs=1e-4)
+        assert statistics.to_dict([(0, 2), (0, 0)]) == {
             "num_trials": 3,
             "top_sets": [[[0, 0], [0, 1]], [[0, 0], [0, 2]], [[0, 0], [0, 1]]],
             "common_set": [[0, 0], [0, 1]],
-            "repeat_rate": pytest.approx(2 / 3),
+            "agreement": pytest.approx(1 / 3),
+            "agreement_bound": pytest.approx(0.01695, abs=1e-5),
         }
+
+    def test_five_of_five_bound_the_agreement_at_55_percent(self):
+        statistics = summarize_trials(np.zeros((5, 1, 4)), [[(0, 1)]] * 5)
+        assert statistics.agreement_bound([(0, 1)]) == pytest.approx(0.05 ** (1 / 5))
+        assert statistics.agreement_bound([(0, 2)]) == 0
 
     def test_each_trial_equals_a_selection_of_its_own(self, planted_60):
         scores = scores_for(planted_60, PAPER_RULES)
-        trials = trial_indices(60, 3)
+        trials = trial_indices(np.arange(60), 3)
         statistics = run_trials(scores, PAPER_RULES, trials)
         own = [select_dataset_heads(scores_for([planted_60[i] for i in t], PAPER_RULES), PAPER_RULES) for t in trials]
         np.testing.assert_allclose(statistics.frequency_mean, np.mean([s.frequency for s in own], axis=0))
         np.testing.assert_allclose(statistics.frequency_sd, np.std([s.frequency for s in own], axis=0, ddof=1))
         assert statistics.common_set == tuple(sorted(LOCALIZATION_HEADS))
-        assert statistics.repeat_rate == 1
+        assert statistics.agreement_with(LOCALIZATION_HEADS) == 1
 
     def test_frequency_against_number_of_samples(self, planted_60):
         scores = scores_for(planted_60, README_RULES)
         heads = [*LOCALIZATION_HEADS, SINK_HEADS[0]]
-        means, sds = frequency_by_size(scores, README_RULES, heads, sizes=[5, 20, 60], repeats=3)
-        assert means.shape == sds.shape == (4, 3)
+        means, low, high = frequency_by_size(
+            scores, README_RULES, heads, np.arange(60), sizes=[5, 20, 60], resamples=200
+        )
+        assert means.shape == low.shape == high.shape == (4, 3)
         full = select_dataset_heads(scores, README_RULES)
-        assert means[:, -1].tolist() == pytest.approx([full.frequency[head] for head in heads])
-        assert sds[:, -1] == pytest.approx(0)
+        assert means[:, -1].tolist() == pytest.approx([full.frequency[head] for head in heads], abs=0.02)
+        assert ((low <= means) & (means <= high)).all()
+
+    def test_the_band_at_all_samples_is_that_of_another_data_set(self):
+        rng = np.random.default_rng(1)
+        sums = np.where(rng.random((400, 1, 1)) < 0.7, 0.9, 0.1) * np.array([[[1.0, 0.0]]]) + 0.05
+        rules = SelectionRules(top_k=1, min_keep=0, skip_layers=0, threshold_value=0.5)
+        scores = scores_of(sums, 0.1)
+        mean, low, high = frequency_by_size(scores, rules, [(0, 0)], np.arange(400), sizes=[100, 400], resamples=2000)
+        expected = 2 * 1.96 * np.sqrt(mean * (1 - mean) / [[100, 400]])
+        np.testing.assert_allclose(high - low, expected, rtol=0.1)
+        # Rows that go together by four are a quarter as much evidence.
+        together = np.repeat(sums[:100], 4, axis=0)
+        _, low, high = frequency_by_size(scores_of(together, 0.1), rules, [(0, 0)], np.arange(400) // 4, sizes=[400])
+        assert (high - low)[0, 0] == pytest.approx(2 * expected[0, 1], rel=0.2)
 
     def test_a_trial_with_fewer_heads_than_top_k_counts_as_another_set(self):
         rules = SelectionRules(top_k=2, min_keep=0, skip_layers=0, threshold_value=0.5)
         scores = scores_of([[[0.9, 0.1]], [[0.9, 0.6]]], 0.1)
         statistics = run_trials(scores, rules, [np.array([0]), np.array([1])])
         assert statistics.top_sets == (((0, 0),), ((0, 0), (0, 1)))
-        assert frequency_by_size(scores, rules, [(0, 0)], sizes=[1], repeats=2)[0].tolist() == [[1.0]]
+        assert frequency_by_size(scores, rules, [(0, 0)], np.arange(2), sizes=[1])[0].tolist() == [[1.0]]
 
-    def test_spread_over_draws_has_n_minus_1_in_the_denominator(self):
+    def test_pictures_drawn_again_against_choosing_anew_each_time(self, planted_60):
+        pictures = np.arange(60) // 2
+        for rules in (README_RULES, replace(PAPER_RULES, lowest_n=4)):
+            scores = scores_for(planted_60, rules)
+            selection = select_dataset_heads(scores, rules)
+            spread = resample_frequency(scores, selection, pictures, resamples=40, seed=3)
+            found = []
+            for weights in np.concatenate(list(resample_weights(30, 40, seed=3))).astype(int):
+                rows = np.repeat(np.arange(60), weights[pictures])
+                found.append(select_dataset_heads(scores.take(rows), rules))
+            frequencies = np.stack([one.frequency for one in found])
+            np.testing.assert_allclose(spread.se, frequencies.std(axis=0, ddof=1), atol=1e-12)
+            np.testing.assert_allclose(spread.low, np.quantile(frequencies, 0.025, axis=0), atol=1e-12)
+            heads = [(layer, head) for layer in range(NUM_LAYERS) for head in range(NUM_HEADS)]
+            mean, _, _ = frequency_by_size(scores, rules, heads, pictures, sizes=[60], resamples=40, seed=3)
+            np.testing.assert_allclose(mean[:, 0], frequencies.mean(axis=0).ravel(), atol=1e-12)
+            same = [set(one.heads) == set(selection.heads) for one in found]
+            assert spread.repeat_rate == pytest.approx(np.mean(same))
+
+    def test_a_close_third_place_does_not_repeat(self):
+        # Heads 0 and 1 share the samples almost evenly: which is first is left to chance.
+        sums = np.array([[[0.9, 0.1]]] * 51 + [[[0.1, 0.9]]] * 49)
         rules = SelectionRules(top_k=1, min_keep=0, skip_layers=0, threshold_value=0.5)
-        scores = scores_of([[[0.9, 0.1]], [[0.1, 0.9]]], 0.1)
-        mean, sd = frequency_by_size(scores, rules, [(0, 0)], sizes=[1], repeats=6)
-        assert 0 < mean[0, 0] < 1
-        assert sd[0, 0] == pytest.approx(math.sqrt(mean[0, 0] * (1 - mean[0, 0]) * 6 / 5))
+        selection = select_dataset_heads(scores_of(sums, 0.1), rules)
+        spread = resample_frequency(scores_of(sums, 0.1), selection, np.arange(100))
+        assert 0.4 < spread.repeat_rate < 0.75
+        assert spread.sets[0] == ("L0H0", spread.repeat_rate)
+        assert spread.to_dict()["sets"][1]["heads"] == "L0H1"
+
+    def test_few_pictures_give_no_interval(self):
+        rules = SelectionRules(top_k=1, min_keep=0, skip_layers=0, threshold_value=0.5)
+        scores = scores_of([[[0.9, 0.1]]] * 10, 0.1)
+        spread = resample_frequency(scores, select_dataset_heads(scores, rules), np.arange(10) // 2, resamples=10)
+        assert np.isnan(spread.low).all()
+        assert np.isnan(spread.se).all()
+
+    def test_ties_of_the_last_place(self):
+        # Sample 0: clear. 1: heads 1 and 2 tie in entropy, sums apart. 2: sums within float16's precision, too.
+        sums = [[[0.9, 0.8, 0.7]], [[0.9, 0.8, 0.7]], [[0.9, 0.8, 0.8001]]]
+        entropies = [[[0.0, 0.1, 0.2]], [[0.0, 0.1, 0.1]], [[0.0, 0.0, 0.0]]]
+        rules = SelectionRules(top_k=2, min_keep=0, skip_layers=0, threshold_value=0.5)
+        thresholds = np.full(3, 0.5)
+        ties = count_ties(scores_of(sums, entropies), rules, thresholds, 2.0**-11)
+        assert ties == TieShares(3, 2 / 3, 1 / 3, 5 / 3, 2.0**-11)
+        exact = count_ties(scores_of(sums, entropies), rules, thresholds, 2.0**-24)
+        assert (exact.tied_entropy, exact.tied_sum) == (2 / 3, 0)
 
     def test_impossible_trials_are_errors(self):
-        with pytest.raises(ValueError, match="Expected 1 to 4 trials, as there are 4 samples to split, but got 5"):
-            trial_indices(4, 5)
+        with pytest.raises(ValueError, match="Expected 1 to 2 trials, as there are 2 pictures to split, but got 5"):
+            trial_indices(np.array([0, 0, 1, 1]), 5)
         with pytest.raises(ValueError, match="1 trial of 1 to 4 samples, but got 2 trials of 9"):
-            trial_indices(4, 2, trial_size=9)
+            trial_indices(np.arange(4), 2, trial_size=9)
         with pytest.raises(ValueError, match="at least two trials, each with its top heads"):
             summarize_trials(np.zeros((1, 2, 2)), [[(0, 0)]])
 
@@ -264,55 +333,76 @@ class TestWhatIsWritten:
         rules = SelectionRules(top_k=2, min_keep=0, skip_layers=0, threshold_value=0.5)
         return select_dataset_heads(scores_of(sums, [[[0.1, 0.2, 0.3, math.inf]], [[0.3, 0.9, 0.1, math.inf]]]), rules)
 
+    def spread(self, selection, trials=None):
+        scores = scores_of([[[0.6, 0.7, 0.8, 0.1]]] * 2, [[[0.1, 0.2, 0.3, math.inf]], [[0.3, 0.9, 0.1, math.inf]]])
+        frequency = resample_frequency(scores, selection, np.arange(2), resamples=400)
+        return SelectionSpread(frequency, TieShares(2, 0.0, 0.0, 0.0, 2.0**-11), trials)
+
     def test_counts_csv_rows(self):
-        assert count_rows(self.selection()) == [
-            {"layer": 0, "head": 0, "count": 2, "frequency": 1.0},
-            {"layer": 0, "head": 2, "count": 1, "frequency": 0.5},
-            {"layer": 0, "head": 1, "count": 1, "frequency": 0.5},
-            {"layer": 0, "head": 3, "count": 0, "frequency": 0.0},
-        ]
+        selection = self.selection()
+        rows = count_rows(selection, self.spread(selection).frequency)
+        counted = [(0, 2, 1.0), (2, 1, 0.5), (1, 1, 0.5), (3, 0, 0.0)]
+        assert rows == [
+            {
+                "layer": 0, "head": head, "count": count, "frequency": frequency, "low": None, "high": None,
+                "num_samples": 2, "num_pictures": 2,
+            }
+            for head, count, frequency in counted
+        ]  # fmt: skip
 
     def test_json_schema(self):
         trials = summarize_trials(np.full((2, 1, 4), 0.5), [[(0, 0), (0, 2)]] * 2)
+        selection = self.selection()
+        spread = self.spread(selection, trials)
         record = selection_record(
-            self.selection(), ids=["a", "b"], model_name="m", template="referseg", inputs_sha256="ff", trials=trials
+            selection, spread, ids=["a", "b"], model_name="m", template="referseg", inputs_sha256="ff"
         )
-        assert json.loads(json.dumps(record, allow_nan=False)) == {
-            "model_name": "m",
-            "template": "referseg",
-            "index_base": 0,
-            "num_layers": 1,
-            "num_heads": 4,
-            "num_samples": 2,
-            "inputs_sha256": "ff",
-            "rules": asdict(self.selection().rules),
-            "threshold": {"scope": "sample", "mean": 0.5, "min": 0.5, "max": 0.5},
-            "heads": [
-                {
-                    "layer": 0, "head": head, "name": f"L0H{head}", "count": count, "frequency": count / 2,
-                    "frequency_sd": 0.0, "mean_attn_sum": pytest.approx(total),
-                    "mean_spatial_entropy": pytest.approx(0.2),
-                }
-                for head, count, total in ((0, 2, 0.6), (2, 1, 0.8))
-            ],
-            "short_share": 0.0,
-            "counts": [
-                {"layer": 0, "head": 0, "count": 2, "frequency": 1.0},
-                {"layer": 0, "head": 2, "count": 1, "frequency": 0.5},
-                {"layer": 0, "head": 1, "count": 1, "frequency": 0.5},
-            ],
-            "trials": trials.to_dict(),
-            "files": [{"id": "a", "heads": [[0, 0], [0, 1]]}, {"id": "b", "heads": [[0, 2], [0, 0]]}],
+        record = json.loads(json.dumps(record, allow_nan=False))
+        assert list(record) == [
+            "model_name", "template", "index_base", "num_layers", "num_heads", "num_samples", "num_pictures",
+            "inputs_sha256", "rules", "threshold", "short_share", "heads", "counts", "resamples", "ties", "trials",
+            "files",
+        ]  # fmt: skip
+        assert (record["num_samples"], record["num_pictures"], record["short_share"]) == (2, 2, 0.0)
+        assert record["rules"] == asdict(selection.rules)
+        assert record["threshold"] == {"scope": "sample", "value": 0.5, "mean_of_samples": 0.5, "min": 0.5, "max": 0.5}
+        assert record["trials"] == trials.to_dict(selection.heads)
+        assert record["files"] == [{"id": "a", "heads": [[0, 0], [0, 1]]}, {"id": "b", "heads": [[0, 2], [0, 0]]}]
+        assert [row["count"] for row in record["counts"]] == [2, 1, 1]
+        assert record["heads"][1] == {
+            "layer": 0, "head": 2, "name": "L0H2", "count": 1, "tied": True, "frequency": 0.5,
+            "frequency_se": None, "frequency_low": None, "frequency_high": None,
+            "trial_sd": 0.0, "mean_attn_sum": pytest.approx(0.8), "mean_spatial_entropy": pytest.approx(0.2),
         }  # fmt: skip
+        assert not record["heads"][0]["tied"]
+
+    def test_thresholds_of_samples_have_no_common_value(self):
+        sums = [[[0.6, 0.7, 0.8, 0.1]], [[0.5, 0.65, 0.8, 0.2]]]
+        rules = SelectionRules(top_k=1, min_keep=0, skip_layers=0)
+        selection = select_dataset_heads(scores_of(sums, 0.2), rules)
+        record = selection_record(
+            selection, self.spread(selection), ids=["a", "b"], model_name="m", template="t", inputs_sha256=""
+        )
+        assert record["threshold"]["value"] is None
+        assert record["threshold"]["min"] < record["threshold"]["mean_of_samples"] < record["threshold"]["max"]
+        made = heads_file_from_selection(selection, model_name="m", template="t", inputs_sha256="", rules={})
+        assert made.threshold is None
 
     def test_infinite_entropy_is_null_and_no_trials_are_null(self):
-        record = head_record(self.selection(), (0, 3))
+        selection = self.selection()
+        record = head_record(selection, (0, 3), self.spread(selection))
         assert record["mean_spatial_entropy"] is None
-        assert record["frequency_sd"] is None
+        assert record["trial_sd"] is None
+        assert describe_head(record)["mean entropy"] == "-"
+        tied = describe_head(head_record(selection, (0, 2), self.spread(selection)))
+        assert (tied["frequency"], tied["95 % interval"]) == ("50.0%=", "-")
 
     def test_one_id_for_each_sample(self):
+        selection = self.selection()
         with pytest.raises(ValueError, match="an id for each of the 2 samples, but got 1"):
-            selection_record(self.selection(), ids=["a"], model_name="m", template="t", inputs_sha256="")
+            selection_record(
+                selection, self.spread(selection), ids=["a"], model_name="m", template="t", inputs_sha256=""
+            )
 
 
 class TestHeadsFile:
@@ -414,176 +504,3 @@ class TestHeadsFile:
             read_heads_file(tmp_path / "heads.yaml")
         with pytest.raises(FileNotFoundError, match="Expected a heads file at .*gone.yaml"):
             read_heads_file(tmp_path / "gone.yaml")
-
-
-class TestRandomSets:
-    def test_same_layers_other_heads_none_twice(self):
-        fixed = ((3, 5), (3, 6), (5, 2))
-        sets = draw_random_sets(fixed, NUM_LAYERS, NUM_HEADS, draws=200)
-        assert sets.shape == (200, 3)
-        assert (sets // NUM_HEADS == [3, 3, 5]).all()
-        assert not np.isin(sets, [3 * 8 + 5, 3 * 8 + 6, 5 * 8 + 2]).any()
-        assert (sets[:, 0] != sets[:, 1]).all()
-        # Every other head of the layer gets its turn.
-        assert set(sets[:, 2].tolist()) == {5 * 8 + head for head in range(8)} - {5 * 8 + 2}
-
-    def test_full_layer_goes_on_to_its_neighbours(self):
-        sets = draw_random_sets(((2, 0), (2, 1), (2, 2)), 4, 4, draws=100)
-        layers = np.sort(sets // 4, axis=1)
-        assert ((layers == 2).sum(axis=1) == 1).all()
-        assert set(layers.reshape(-1).tolist()) == {1, 2, 3}
-
-    def test_seeded_and_too_few_heads(self):
-        fixed = ((0, 0),)
-        assert (draw_random_sets(fixed, 2, 4, seed=1) == draw_random_sets(fixed, 2, 4, seed=1)).all()
-        with pytest.raises(ValueError, match="as many other heads as the 2 fixed ones, but got 3 heads in all"):
-            draw_random_sets(((0, 0), (0, 1)), 1, 3)
-
-
-class TestMeasures:
-    grid = Grid(2, 3, 0.0, 0.0, 10.0, 10.0)
-    everything = np.ones((2, 3))
-    truth = (5.0, 0.0, 20.0, 10.0)  # half of cell (0, 0), all of (0, 1)
-    coverage = np.array([[0.5, 1.0, 0.0], [0.0, 0.0, 0.0]])
-
-    def test_mask_iou(self):
-        masks = np.array([[[0, 1, 0], [0, 0, 0]], [[1, 1, 0], [0, 0, 0]], [[0, 0, 0], [1, 0, 0]], [[0] * 3] * 2], bool)
-        iou = measure_masks(masks, self.coverage, self.everything, self.truth, self.grid)
-        assert iou.tolist() == pytest.approx([1 / 1.5, 1.5 / 2, 0, 0])
-
-    def test_pointing_is_by_the_centre_of_the_highest_cell(self):
-        maps = np.zeros((4, 2, 3))
-        maps[[0, 1, 2, 3], [0, 0, 0, 1], [0, 1, 2, 1]] = 1
-        assert measure_pointing(maps, self.truth, self.grid).tolist() == [1, 1, 0, 0]
-        assert measure_pointing(maps, (5.1, 0, 20, 10), self.grid).tolist() == [0, 1, 0, 0]
-
-    def test_enrichment(self):
-        maps = np.array([np.full((2, 3), 0.2), [[0, 0.3, 0], [0.1, 0, 0]], np.zeros((2, 3))])
-        enrichment = measure_enrichment(maps, self.coverage, self.everything)
-        assert enrichment[:2].tolist() == pytest.approx([1, 0.75 / 0.25])
-        assert np.isnan(enrichment[2])
-
-    def test_enrichment_leaves_the_padding_out(self):
-        visible = np.array([[1.0] * 3, [0.0] * 3])
-        maps = np.array([[[0.1, 0.1, 0.1], [0.7, 0.9, 0.8]]])
-        assert measure_enrichment(maps, self.coverage, visible) == pytest.approx([1])
-
-    def test_auroc_against_counting_pairs(self):
-        rng = np.random.default_rng(0)
-        maps = rng.integers(0, 5, (6, 4, 5)) / 5
-        coverage, visible = rng.random((4, 5)), np.ones((4, 5))
-        visible[0] = 0
-        coverage = coverage * visible
-        measured = measure_auroc(maps, coverage, visible)
-        positive = (coverage >= 0.5) & (visible > 0)
-        for a_map, auroc in zip(maps, measured):
-            pairs = a_map[positive][:, None] - a_map[~positive & (visible > 0)]
-            assert auroc == pytest.approx((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
-
-    def test_auroc_of_an_object_smaller_than_a_cell(self):
-        maps = np.array([[[0, 1.0, 0], [0, 0, 0]], [[1.0, 0, 0.1], [0, 0, 0]]])
-        coverage = np.array([[0.02, 0.3, 0], [0, 0, 0]])
-        assert measure_auroc(maps, coverage, self.everything).tolist() == pytest.approx([1, 1.5 / 5])
-
-    def test_target_out_of_reach_is_nan(self):
-        maps = np.ones((2, 2, 3))
-        assert np.isnan(measure_auroc(maps, np.zeros((2, 3)), self.everything)).all()
-        assert np.isnan(measure_auroc(maps, self.everything, self.everything)).all()
-        assert np.isnan(measure_enrichment(maps, np.zeros((2, 3)), self.everything)).all()
-
-    def test_rank_correlation(self):
-        first = np.array([[0.1, 0.2], [0.3, 0.4]])
-        assert rank_correlation(first, first**3)[0] == pytest.approx(1)
-        assert rank_correlation(first, -first)[0] == pytest.approx(-1)
-        assert all(np.isnan(rank_correlation(first, np.ones((2, 2)))))
-
-    def test_sign_flips_against_all_flips(self):
-        differences = np.array([0.3, 0.1, -0.05, 0.2, 0.4, 0.1, 0.02, 0.3])
-        signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T
-        exact = (np.abs(signs @ differences) >= abs(differences.sum()) - 1e-12).mean()
-        assert sign_flip_p_value(differences, np.random.default_rng(0)) == pytest.approx(exact, abs=0.01)
-        assert sign_flip_p_value(np.zeros(5), np.random.default_rng(0)) == 1
-        assert sign_flip_p_value(-differences, np.random.default_rng(0)) < 0.1  # two-sided
-
-
-class TestAudit:
-    grid = Grid(*GRID_SHAPE, 0.0, 0.0, 10.0, 10.0)
-
-    def audit(self, samples, fixed):
-        selection = select_dataset_heads(scores_for(samples, README_RULES), README_RULES)
-        fixed_flat = [[layer * NUM_HEADS + head for layer, head in fixed]]
-        sets = np.concatenate([fixed_flat, draw_random_sets(fixed, NUM_LAYERS, NUM_HEADS, draws=300)])
-        measured = (
-            audit_sample(
-                sample.attention, self.grid, (160, 160), sample.truth_xyxy(self.grid), head_sets=sets,
-                per_image_heads=[SINK_HEADS[0]], sigma=0.0, truncate=4.0, region="largest", relative_threshold=1.0,
-            )
-            for sample in samples
-        )  # fmt: skip
-        return summarize_audit(measured, frequency=selection.frequency, fixed=fixed)
-
-    def test_localization_heads_look_at_the_target(self, planted_60):
-        audit = self.audit(planted_60[:25], LOCALIZATION_HEADS)
-        assert audit.looks_at_target
-        assert audit.verdict == "These heads look at the target."
-        assert audit.num_samples == 25
-        assert audit.fixed_iou > 0.95
-        assert [rival.name for rival in audit.rivals] == ["random heads", "all heads", "whole image"]
-        assert all(rival.p_value < 0.01 and rival.mean_iou < audit.fixed_iou for rival in audit.rivals)
-        assert audit.per_image.mean_iou < 0.5  # the sink head that stands for it
-        assert audit.per_image.p_value < 0.01
-        assert audit.spearman > 0.2
-        assert audit.spearman_p < 0.05
-        json.dumps(audit.to_dict(), allow_nan=False)
-
-    def test_sink_heads_do_not(self, planted_60):
-        audit = self.audit(planted_60[:25], SINK_HEADS)
-        assert not audit.looks_at_target
-        assert audit.verdict.startswith("These heads do not look at the target: their boxes (mean IoU ")
-        assert "not clearly better than those of whole image" in audit.verdict
-        assert "L3H0 does not prefer the target (enrichment" in audit.verdict
-
-    def test_one_sink_among_three_is_named(self, planted_60):
-        audit = self.audit(planted_60[:25], (*LOCALIZATION_HEADS[:2], SINK_HEADS[1]))
-        assert "L4H3 does not prefer the target" in audit.verdict
-        assert not audit.looks_at_target
-
-    def test_rows_of_the_csv(self, planted_60):
-        audit = self.audit(planted_60[:10], LOCALIZATION_HEADS)
-        rows = audit.rows()
-        assert list(rows[0]) == [
-            "layer", "head", "fixed", "frequency", "mean_box_iou", "mean_mask_iou", "pointing_accuracy", "enrichment",
-            "auroc", "rank",
-        ]  # fmt: skip
-        assert len(rows) == NUM_LAYERS * NUM_HEADS
-        assert [row["rank"] for row in rows] == sorted(row["rank"] for row in rows)
-        ious = [row["mean_box_iou"] for row in rows]
-        assert ious == sorted(ious, reverse=True)
-        assert sum(row["fixed"] for row in rows) == 3
-        assert all(row["rank"] <= 7 for row in rows if row["fixed"])  # beside the early and the idle ones
-
-    def test_verdict_by_hand_and_nan_left_out_of_the_means(self):
-        def sample(fixed: float, draw: float, everything: float, auroc: float) -> SampleAudit:
-            measure = np.full((1, 2), 0.5)
-            return SampleAudit(
-                measure, measure, measure, np.array([[2.0, np.nan]]), np.array([[auroc, 0.5]]), np.array([fixed, draw]),
-                everything, 0.65, 0.1,
-            )  # fmt: skip
-
-        audit = summarize_audit(
-            [sample(0.6, 0.2, 0.3, 0.9), sample(0.8, 0.4, 0.5, np.nan)],
-            frequency=np.array([[0.9, 0.1]]), fixed=[(0, 0)],
-        )  # fmt: skip
-        assert audit.fixed_iou == pytest.approx(0.7)
-        assert [rival.mean_iou for rival in audit.rivals] == pytest.approx([0.3, 0.4, 0.1])
-        assert (audit.per_image.name, audit.per_image.mean_iou) == ("per-image heads", pytest.approx(0.65))
-        assert audit.means["auroc"][0].tolist() == pytest.approx([0.9, 0.5])
-        assert np.isnan(audit.means["enrichment"][0, 1])
-        assert audit.rank.tolist() == [[1, 1]]
-        # Two samples and one draw can prove nothing.
-        assert not audit.looks_at_target
-        assert audit.rivals[0].p_value == 1
-
-    def test_no_sample_is_an_error(self):
-        with pytest.raises(ValueError, match="at least one sample with a ground truth"):
-            summarize_audit(iter([]), frequency=np.zeros((1, 1)), fixed=[(0, 0)])

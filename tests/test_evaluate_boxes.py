@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import GRID_SHAPE, LOCALIZATION_HEADS, NUM_HEADS, SINK_HEADS, plant_sample, sink_map, target_map
 
-from bbox import localize
-from evaluate_boxes import audit_sample, evaluate, main
-from lab.records import Grid, HeadChoice, HeadScore, Localization, Sample
+from evaluate_boxes import evaluate, main
+from lab.records import HeadChoice, HeadScore, Localization, Sample
 from lab.storage.files import save_bbox_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -251,56 +249,31 @@ class TestCommandLine:
         )
         assert done.stdout.splitlines()[-1] == "0 []"
 
+    def test_ceiling(self, scene, tmp_path: Path, capsys):
+        data, predictions = scene
+        meta = {"grid": {"rows": 4, "cols": 5, "x0": 0, "y0": 0, "cell_w": 20, "cell_h": 20}, "image_size": [100, 80]}
+        for index in range(3):
+            (predictions / f"row%2F{index}_meta.json").write_text(json.dumps(meta))
+        (predictions / "row%2F3_meta.json").write_text("{}")
+        assert self.run(scene, "--ceiling", "--json", str(tmp_path / "o.json")) == 0
+        # The target is x 10 to 40, y 20 to 60: whole cells reach 20 to 40 of x, or 0 to 40.
+        assert "mean IoU 0.7500, Acc@0.25 1.0000, Acc@0.5 1.0000, Acc@0.75 1.0000" in capsys.readouterr().out
+        written = json.loads((tmp_path / "o.json").read_text())["ceiling"]
+        assert (written["num_rows"], written["num_rows_without_grid"], written["pointing"]) == (3, 3, 1.0)
+
+    def test_ceiling_without_any_grid_says_so(self, scene, capsys):
+        assert self.run(scene, "--ceiling") == 0
+        assert "the grid of none of 6 rows is known; keep <id>_meta.json" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("text", ["[1]", "{broken", '{"grid": {"rows": 0}}'], ids=["list", "broken", "no_size"])
+    def test_a_broken_metadata_file_is_named(self, scene, capsys, text):
+        (scene[1] / "row%2F0_meta.json").write_text(text)
+        assert self.run(scene, "--ceiling") == 2
+        assert "Expected" in (error := capsys.readouterr().err)
+        assert "row%2F0_meta.json to hold metadata with a grid" in error
+
     def test_help(self, capsys):
         with pytest.raises(SystemExit) as stop:
             main(["--help"])
         assert stop.value.code == 0
         assert "--iou-thresholds" in capsys.readouterr().out
-
-
-class TestAuditSample:
-    grid = Grid(*GRID_SHAPE, 0.0, -20.0, 10.0, 10.0)
-    size = (160, 120)
-    rule = {"sigma": 0.0, "truncate": 4.0, "region": "largest", "relative_threshold": 1.0}
-
-    def measure(self, sample, head_sets, per_image_heads=()):
-        options = {"head_sets": np.array(head_sets), "per_image_heads": per_image_heads, **self.rule}
-        return audit_sample(sample.attention, self.grid, self.size, self.truth(sample), **options)
-
-    def truth(self, sample):
-        x0, y0, x1, y1 = sample.truth_xyxy(self.grid)
-        return x0, max(y0, 0.0), x1, min(y1, 120.0)
-
-    def sample(self):
-        samples = (plant_sample(seed, 0.1) for seed in range(100))
-        inside = (sample for sample in samples if sample.target[0] >= 2 and sample.target[2] <= 14)
-        return next(sample for sample in inside if not (sink_map() * target_map(sample.target)).any())
-
-    def test_localization_heads_fit_and_sinks_do_not(self):
-        measured = self.measure(self.sample(), [[0, 1, 2]])
-        for head in LOCALIZATION_HEADS:
-            assert measured.box_iou[head] == pytest.approx(1)
-            assert measured.mask_iou[head] == pytest.approx(1)
-            assert measured.pointing[head] == 1
-            assert measured.auroc[head] == 1
-            assert measured.enrichment[head] > 4
-        for head in SINK_HEADS:
-            assert measured.box_iou[head] < 0.2
-            assert measured.pointing[head] == 0
-            assert measured.enrichment[head] < 1
-
-    def test_sets_equal_localize_and_the_last_rivals_too(self):
-        sample = self.sample()
-        flat = [layer * NUM_HEADS + head for layer, head in LOCALIZATION_HEADS]
-        sinks = [layer * NUM_HEADS + head for layer, head in SINK_HEADS] + [11]
-        measured = self.measure(sample, [flat, sinks], SINK_HEADS[:2])
-        maps = sample.attention.reshape(-1, *GRID_SHAPE)
-        from bbox import box_iou
-
-        head_sets = (flat, sinks, range(len(maps)), sinks[:2])
-        for indices, iou in zip(head_sets, (*measured.set_ious, measured.all_heads_iou, measured.per_image_iou)):
-            box = localize(maps[list(indices)], self.grid, self.size, **self.rule).box_xyxy
-            assert iou == pytest.approx(box_iou(box, self.truth(sample)))
-        x0, y0, x1, y1 = self.truth(sample)
-        assert measured.image_iou == pytest.approx((x1 - x0) * (y1 - y0) / (160 * 120))
-        assert self.measure(sample, [flat]).per_image_iou == 0  # no head passed, so that there is no box

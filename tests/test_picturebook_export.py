@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from bbox import box_iou, cells_to_box, xywh_to_xyxy
-from lab.records import Grid
-from picturebook.ceiling import ceiling_ious
+from picturebook.ceiling import ceiling_ious, padded_grid
 from picturebook.ceiling import main as print_ceiling
 from picturebook.export import EXAMPLE_QUERIES, export, main, orientation, write_examples
 from picturebook.scenes import PATTERNS
+from vlm.image_preprocessing import ImagePreprocessor, ImageRule
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,16 +86,23 @@ def test_orientation(size, name):
 
 
 def test_ceiling_is_one_for_whole_cells_and_never_beaten_by_a_mask_of_cells(capsys, dataset):
-    whole = ceiling_ious(np.array([[40.0, 20.0, 80.0, 60.0]]), np.array([[320, 320]]))
+    whole = ceiling_ious(np.array([[40.0, 20.0, 120.0, 80.0]]), np.array([[320, 320]]))
     assert whole == pytest.approx([1.0])
     for row in rows_of(dataset)[:10]:
-        (width, height), side = row["image_size"], max(row["image_size"])
-        grid = Grid(16, 16, (width - side) / 2, (height - side) / 2, side / 16, side / 16)
-        truth = xywh_to_xyxy(row["bbox"])
+        size = tuple(row["image_size"])
+        grid, truth = padded_grid(size), xywh_to_xyxy(row["bbox"])
         cells = np.zeros((16, 16), bool)
         edges = [round((e - o) / grid.cell_w) for e, o in zip(truth, (grid.x0, grid.y0) * 2)]
         cells[edges[1] : max(edges[3], edges[1] + 1), edges[0] : max(edges[2], edges[0] + 1)] = True
-        best = ceiling_ious(np.array([row["bbox"]], float), np.array([row["image_size"]]))[0]
-        assert box_iou(cells_to_box(cells, grid, (width, height)), truth) == pytest.approx(best)
+        best = ceiling_ious(np.array([truth]), np.array([size]))[0]
+        assert best >= box_iou(cells_to_box(cells, grid, size), truth) - 1e-12
     print_ceiling(["--dataset-jsonl", str(dataset)])
-    assert "36 rows: mean IoU 0." in capsys.readouterr().out
+    assert "(36 rows)" in capsys.readouterr().out
+
+
+def test_the_grid_of_the_ceiling_is_the_one_that_is_applied():
+    config = (ROOT / "examples/models/picturebook-llava/preprocessor_config.json").read_text(encoding="utf-8")
+    rule = ImageRule.from_config(json.loads(config))
+    preprocessor = ImagePreprocessor(rule, patch_size=8, input_size=128)
+    for size in ((240, 320), (321, 200), (333, 333), (100, 301)):
+        assert padded_grid(size) == preprocessor(Image.new("RGB", size))[1]

@@ -739,7 +739,8 @@ def test_errors_come_out_in_turn_and_nothing_is_lost() -> None:
 @pytest.fixture
 def surveyed(tmp_path, fake):
     """A directory of attention files of forty rows, and the settings to survey it."""
-    run(batch_settings(tmp_path, 40), fake.load)
+    rows = str(write_rows(tmp_path, 40, images=10))
+    run(batch_settings(tmp_path, data_file=rows), fake.load)
     logic = replace(LOGIC, lowest_n=5)
     return make_settings(tmp_path, "batch_analyze", logic, ground_truth=str(tmp_path / "rows.jsonl"))
 
@@ -752,7 +753,7 @@ def test_batch_analyze_finds_the_planted_heads(surveyed, tmp_path, fake) -> None
     assert (record["num_samples"], record["model_name"], record["template"]) == (40, "fake/model", "referseg")
     assert {entry["id"] for entry in record["files"]} == {f"row{number}" for number in range(40)}
     rows = (directory / "batch_selected_heads_counts.csv").read_text().splitlines()
-    assert rows[0] == "layer,head,count,frequency"
+    assert rows[0] == "layer,head,count,frequency,low,high,num_samples,num_pictures"
     assert len(rows) == 1 + LAYERS * HEADS
     heads = yaml.safe_load((directory / "heads.yaml").read_text())
     assert {(head["layer"], head["head"]) for head in heads["heads"]} == set(LOCALIZATION_HEADS)
@@ -766,15 +767,26 @@ def test_batch_analyze_checks_heads_and_boxes_against_ground_truth(surveyed, tmp
     result = run(surveyed, fake.load)
     assert result.scores["mean IoU"] == 1.0
     assert result.scores["Acc@0.75"] == 1.0
-    assert any("These heads look at the target." in line for line in result.lines)
+    assert "verdict These heads look at the target (40 rows of 10 pictures)." in result.lines
     assert (result_dir(tmp_path) / "head_audit.csv").is_file()
     audit = json.loads((result_dir(tmp_path) / "head_audit.json").read_text())
-    assert audit["looks_at_target"] is True
+    assert audit["verdict"]["looks_at_target"] is True
     # The criteria choose the planted heads for each image, too.
-    assert audit["per_image"] == {"name": "per-image heads", "mean_iou": 1.0, "sd": 0.0, "p_value": 1.0}
+    per_image = next(rival for rival in audit["rivals"] if rival["name"] == "per image heads")
+    assert (per_image["mean_iou"]["estimate"], per_image["p_value"]["value"]) == (1.0, 1.0)
+    assert per_image["mean_iou"]["n"] == 40
+    assert [row["name"] for row in audit["ablation"]] == [
+        "both criteria", "attention sum only", "entropy only, ties shared",
+    ]  # fmt: skip
     labelled = read_heads_file(result_dir(tmp_path) / "labelled_heads.yaml")
     assert set(labelled.first(3)) == set(LOCALIZATION_HEADS)
-    assert labelled.source.startswith("stage=batch_analyze: chosen with ground truth")
+    assert labelled.rules["chosen_with"] == "ground truth"
+    assert labelled.rules["num_pictures"] == 10
+    logic = replace(surveyed.logic, heads_file=str(result_dir(tmp_path) / "labelled_heads.yaml"))
+    elsewhere = replace(surveyed.data, analysis_dir=str(tmp_path / "again"))
+    again = run(replace(surveyed, logic=logic, data=elsewhere), fake.load)
+    assert any("In-sample: these heads were chosen with labels on the same attention" in line for line in again.lines)
+    assert json.loads((tmp_path / "again/head_audit.json").read_text())["in_sample"] is True
     scores_only = run(replace(surveyed, data=replace(surveyed.data, audit=False)), fake.load)
     assert scores_only.scores == result.scores
     assert not any("look at the target" in line for line in scores_only.lines)
@@ -793,7 +805,9 @@ def test_the_heads_found_can_be_used_at_once(surveyed, tmp_path, fake) -> None:
 
 def test_trials_and_several_directories_are_compared(surveyed, tmp_path, fake) -> None:
     trials = run(replace(surveyed, data=replace(surveyed.data, trials=4, ground_truth=None)), fake.load)
-    assert any(line.startswith("trials  4; 100% of them choose the same 3 heads") for line in trials.lines)
+    assert any(
+        line.startswith("trials  100% of 4 choose the same 3 heads (at least 47%, 95 %)") for line in trials.lines
+    )
     other = tmp_path / "other"
     other.mkdir()
     for path in list(result_dir(tmp_path).glob("row1*.pkl.gz")):
@@ -801,7 +815,7 @@ def test_trials_and_several_directories_are_compared(surveyed, tmp_path, fake) -
     directories = [str(result_dir(tmp_path)), str(other)]
     data = replace(surveyed.data, batch_attention_dir=directories, ground_truth=None, analysis_dir=str(tmp_path / "a"))
     several = run(replace(surveyed, data=data, save_fig=False), fake.load)
-    assert any(line.startswith("trials  2;") for line in several.lines)
+    assert any(line.startswith("trials  100% of 2") for line in several.lines)
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         "batch_selected_heads.json",
         "batch_selected_heads_counts.csv",
@@ -813,7 +827,7 @@ def test_a_damaged_file_is_left_out_and_counted(surveyed, tmp_path, fake, caplog
     (result_dir(tmp_path) / "row7.pkl.gz").write_bytes(b"\x1f\x8bdamaged")
     result = run(replace(surveyed, save_fig=False), fake.load)
     assert result.failed == 1
-    assert "39 files of fake/model" in result.lines[0]
+    assert "39 files about 10 pictures of fake/model" in result.lines[0]
     assert "row7.pkl.gz" in caplog.text
 
 

@@ -1,80 +1,32 @@
-"""The head audit: do the chosen heads look at what was asked for? Statistics over arrays.
-
-Criteria without labels may pick heads that look at one place whatever is asked. With ground-truth boxes each head is
-measured on its own, and the fixed heads together are compared with random heads, all heads and the whole image.
-
-The verdict is "these heads look at the target" if and only if
-1. the boxes of the fixed heads have a higher mean IoU than those of layer-matched random heads, all heads and the whole
-   image, each time with a two-sided p below 0.01, and
-2. each fixed head gives the target more than its share of attention (enrichment above 1) and ranks its cells above
-   others (AUROC above 0.5), on average.
-
-Beside the verdict stands how heads chosen anew for each image, by the same criteria, compare with the fixed ones.
-"""
+"""The head audit: do the chosen heads look at what was asked for? All that a data set with boxes says of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lab.records import Grid
+from lab.heads.comparisons import (
+    PER_IMAGE,
+    Control,
+    PhraseControl,
+    Rival,
+    Scores,
+    compare_rivals,
+    control_phrase,
+    correct_family,
+    score_rows,
+)
+from lab.heads.measures import SampleAudit
+from lab.heads.verdict import MARGIN, Condition, Verdict, give_verdict
+from lab.statistics.bootstrap import cluster_numbers
+from lab.statistics.head_sets import HeadSets
+from lab.statistics.p_values import benjamini_hochberg
+from lab.statistics.rank_correlation import RankCorrelation, correlate_heads, spearman_over_pictures
 
-ALPHA = 0.01
-COVERED = 0.5
-"""A cell is a positive of the AUROC when the ground-truth box covers at least this share of it."""
-SIGN_FLIPS = 10_000
-_CHUNK = 500
-
-
-@dataclass(frozen=True)
-class SampleAudit:
-    """Every head, and some sets of heads, against the ground truth of one sample.
-
-    Attributes:
-        box_iou: `[layers, heads]` IoU of the box of a head's own map.
-        mask_iou: `[layers, heads]` IoU of the mask of a head's own map with the ground-truth box.
-        pointing: `[layers, heads]` 1.0 where the centre of the map's highest cell lies in the box, else 0.0.
-        enrichment: `[layers, heads]` share of attention on the box over the box's share of the area; 1 is chance.
-        auroc: `[layers, heads]` chance that a cell of the target has more attention than another one.
-        set_ious: `[sets]` IoU of the box of each set of heads: the fixed ones, then the random draws.
-        all_heads_iou: IoU of the box of all heads' sum.
-        per_image_iou: IoU of the box of the heads that the criteria choose for this image alone, 0 if none.
-        image_iou: IoU of the whole image.
-    """
-
-    box_iou: np.ndarray
-    mask_iou: np.ndarray
-    pointing: np.ndarray
-    enrichment: np.ndarray
-    auroc: np.ndarray
-    set_ious: np.ndarray
-    all_heads_iou: float
-    per_image_iou: float
-    image_iou: float
-
-
-PER_HEAD = ("box_iou", "mask_iou", "pointing", "enrichment", "auroc")
-PER_SAMPLE = ("set_ious", "all_heads_iou", "per_image_iou", "image_iou")
-
-
-@dataclass(frozen=True)
-class Rival:
-    """What the fixed heads are compared with.
-
-    Attributes:
-        name: Name for people.
-        mean_iou: Mean IoU of its boxes.
-        sd: Standard deviation of that mean over the draws; 0 for a single rival.
-        p_value: Two-sided, of the difference to the fixed heads.
-    """
-
-    name: str
-    mean_iou: float
-    sd: float
-    p_value: float
+PARTNERS = {"box_iou": "IoU", "enrichment": "enrichment", "auroc": "AUROC", "pointing": "pointing"}
 
 
 @dataclass(frozen=True)
@@ -82,46 +34,94 @@ class HeadAudit:
     """The audit of a model's heads over a data set.
 
     Attributes:
-        num_samples: Number of samples with a ground truth.
-        means: `[layers, heads]` mean of each measure of `SampleAudit`, by its name.
+        num_samples: Rows with a ground truth; all means of heads are over them unless `num_rows` says otherwise.
+        num_pictures: Pictures that they are about.
+        num_files: Files that the selection frequency is over.
+        means: `[layers, heads]` mean of each measure, by its name.
+        num_rows: `[layers, heads]` int, rows of the mean of enrichment and AUROC: those whose target the grid reaches.
+        num_looking: `[layers, heads]` int, rows on which a head looks at the image at all.
         rank: `[layers, heads]` int, rank by mean IoU of the own box; 1 is best, equal heads share the better rank.
         frequency: `[layers, heads]` selection frequency.
         fixed: (layer, head) of the fixed heads.
-        fixed_iou: Mean IoU of the fixed heads' boxes.
-        rivals: Random heads, all heads, whole image: what the verdict compares with.
-        per_image: Heads chosen for each image by the same criteria; they do not enter the verdict.
-        spearman: Rank correlation, over the heads that may be chosen, between selection frequency and mean IoU of a
-            head's own box; NaN where one of them is constant.
-        spearman_p: Its two-sided p-value.
-        verdict: One sentence.
-        looks_at_target: What the verdict says.
+        scores: Scores of the fixed heads' boxes.
+        rivals: What they are compared with.
+        control: The phrase control.
+        follows_phrase_q: `[layers, heads]` of the control of each head's enrichment, corrected over all heads
+            (Benjamini-Hochberg); NaN without a control.
+        correlations: Of selection frequency and each measure, over the heads that the rules may choose.
+        spearman_p_holm: P-value of the first correlation, corrected with the rivals' and the control's.
+        ceiling: Scores of the best box of whole cells; its largest possible value of pointing stands in `summary`.
+        summary: More means over rows, by name.
+        sets: The sets of heads that were compared with.
+        verdict: The verdict.
     """
 
     num_samples: int
+    num_pictures: int
+    num_files: int
     means: dict[str, np.ndarray]
+    num_rows: np.ndarray
+    num_looking: np.ndarray
     rank: np.ndarray
     frequency: np.ndarray
     fixed: tuple[tuple[int, int], ...]
-    fixed_iou: float
+    scores: Scores
     rivals: tuple[Rival, ...]
-    per_image: Rival
-    spearman: float
-    spearman_p: float
-    verdict: str
-    looks_at_target: bool
+    control: PhraseControl
+    follows_phrase_q: np.ndarray
+    correlations: dict[str, RankCorrelation]
+    spearman_p_holm: float
+    ceiling: Scores
+    summary: dict[str, float]
+    sets: HeadSets
+    verdict: Verdict
+
+    @property
+    def looks_at_target(self) -> bool | None:
+        """True, False, or None where there are too few rows to tell."""
+        return self.verdict.looks_at_target
+
+    def rival(self, name: str) -> Rival:
+        """The rival of a name."""
+        return next(rival for rival in self.rivals if rival.name == name)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain data for JSON; NaN is None."""
         return {
-            "num_samples": self.num_samples,
-            "fixed": [list(head) for head in self.fixed],
-            "fixed_iou": self.fixed_iou,
-            "rivals": [vars(rival) for rival in self.rivals],
-            "per_image": vars(self.per_image),
-            "spearman": None if np.isnan(self.spearman) else self.spearman,
-            "spearman_p": None if np.isnan(self.spearman_p) else self.spearman_p,
-            "looks_at_target": self.looks_at_target,
-            "verdict": self.verdict,
+            "num_rows": self.num_samples,
+            "num_pictures": self.num_pictures,
+            "num_files": self.num_files,
+            "fixed": [f"L{layer}H{head}" for layer, head in self.fixed],
+            "verdict": self.verdict.to_dict(),
+            "scores": self.scores.to_dict(),
+            "rivals": [rival.to_dict() for rival in self.rivals],
+            "sets_of_heads": {
+                "compared": len(self.sets.members),
+                "possible": self.sets.num_possible,
+                "layer_matched": self.sets.layer_matched,
+                "note": self.sets.note,
+            },
+            "control": {
+                "num_rows": self.control.num_rows,
+                "fixed": [control.to_dict() for control in self.control.fixed],
+                "by_head": [control.to_dict() for head in self.control.by_head for control in head],
+            },
+            "correlations": {name: found.to_dict() for name, found in self.correlations.items()},
+            "spearman_p_holm": _plain(self.spearman_p_holm),
+            "ceiling": self.ceiling.to_dict(),
+            **{name: _plain(value) for name, value in self.summary.items()},
+            "figure": self.figure_values(),
+        }
+
+    def figure_values(self) -> dict[str, Any]:
+        """Bars with their intervals, for a figure: IoU of the fixed heads and their rivals, and own against other."""
+        bars = [("fixed heads", self.scores), *((rival.name, rival.scores) for rival in self.rivals)]
+        return {
+            "bars": [{"name": name, **scores.iou.to_dict()} for name, scores in bars],
+            "control": [
+                {"measure": c.measure, "heads": c.heads, "own": c.own.to_dict(), "other": c.other.to_dict()}
+                for c in [*self.control.fixed, *(c for head in self.control.by_head for c in head)]
+            ],
         }
 
     def ranked_heads(self) -> list[tuple[int, int]]:
@@ -134,146 +134,34 @@ class HeadAudit:
         return [self._row(*head) for head in self.ranked_heads()]
 
     def _row(self, layer: int, head: int) -> dict[str, Any]:
+        at = (layer, head)
+        flat = layer * self.rank.shape[1] + head
+        control = {name: _plain(values[flat]) for name, values in self.control.other_means.items()}
         return {
             "layer": layer,
             "head": head,
-            "fixed": int((layer, head) in self.fixed),
-            "frequency": float(self.frequency[layer, head]),
-            "mean_box_iou": float(self.means["box_iou"][layer, head]),
-            "mean_mask_iou": float(self.means["mask_iou"][layer, head]),
-            "pointing_accuracy": float(self.means["pointing"][layer, head]),
-            "enrichment": float(self.means["enrichment"][layer, head]),
-            "auroc": float(self.means["auroc"][layer, head]),
-            "rank": int(self.rank[layer, head]),
+            "name": f"L{layer}H{head}",
+            "fixed": int(at in self.fixed),
+            "frequency": float(self.frequency[at]),
+            "num_files": self.num_files,
+            **{f"mean_{name}": _plain(values[at]) for name, values in self.means.items()},
+            "num_rows": self.num_samples,
+            "num_pictures": self.num_pictures,
+            "num_rows_in_reach": int(self.num_rows[at]),
+            "num_rows_looking": int(self.num_looking[at]),
+            **control,
+            "num_rows_control": self.control.num_rows,
+            "follows_phrase_q": _plain(self.follows_phrase_q[at]),
+            "rank": int(self.rank[at]),
         }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Which heads to compare with
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def draw_random_sets(
-    fixed: Sequence[tuple[int, int]], num_layers: int, num_heads: int, *, draws: int = 1000, seed: int = 0
-) -> np.ndarray:
-    """Draw sets of other heads from the same layers as the fixed ones.
-
-    The fixed heads are left out and no set holds a head twice. Where a layer has too few other heads, those of the
-    nearest layers follow.
-
-    Args:
-        fixed: (layer, head) of the K fixed heads.
-        num_layers: Layers of the model.
-        num_heads: Heads of each layer.
-        draws: Number of sets.
-        seed: Seed of the draws.
-
-    Returns:
-        `[draws, K]` int, heads as `layer * num_heads + head`.
-
-    Raises:
-        ValueError: If the model has too few other heads.
-    """
-    if 2 * len(fixed) > num_layers * num_heads:
-        raise ValueError(
-            f"Expected at least as many other heads as the {len(fixed)} fixed ones, "
-            f"but got {num_layers * num_heads} heads in all. Lower logic.top_k."
-        )
-    rng = np.random.default_rng(seed)
-    layer_of_head = np.repeat(np.arange(num_layers), num_heads)
-    taken = np.zeros((draws, num_layers * num_heads), dtype=bool)
-    taken[:, [layer * num_heads + head for layer, head in fixed]] = True
-    columns = []
-    for layer, _ in fixed:
-        # The distance in layers goes first, chance decides among heads of one layer.
-        order = np.abs(layer_of_head - layer) + rng.random(taken.shape)
-        drawn = np.where(taken, np.inf, order).argmin(axis=1)
-        taken[np.arange(draws), drawn] = True
-        columns.append(drawn)
-    return np.stack(columns, axis=1)
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# One sample
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def measure_masks(
-    masks: np.ndarray, coverage: np.ndarray, visible: np.ndarray, truth_xyxy: Sequence[float], grid: Grid
-) -> np.ndarray:
-    """IoU of masks in cells with a ground-truth box, areas being exact and cells clipped to the image.
-
-    Args:
-        masks: `[maps, rows, cols]` bool.
-        coverage: `[rows, cols]` share of each cell that the box covers.
-        visible: `[rows, cols]` share of each cell that lies in the image.
-        truth_xyxy: The box.
-        grid: Where the cells lie.
-
-    Returns:
-        `[maps]` float64.
-    """
-    x0, y0, x1, y1 = truth_xyxy
-    truth_in_cells = (x1 - x0) * (y1 - y0) / (grid.cell_w * grid.cell_h)
-    flat = masks.reshape(len(masks), -1).astype(np.float64)
-    intersection = flat @ coverage.reshape(-1)
-    return intersection / (flat @ visible.reshape(-1) + truth_in_cells - intersection)
-
-
-def measure_pointing(maps: np.ndarray, truth_xyxy: Sequence[float], grid: Grid) -> np.ndarray:
-    """Whether the centre of the highest cell of each map `[maps, rows, cols]` lies in the box: `[maps]`, 1.0 or 0.0."""
-    x0, y0, x1, y1 = truth_xyxy
-    row, col = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), grid.cols)
-    x = grid.x0 + (col + 0.5) * grid.cell_w
-    y = grid.y0 + (row + 0.5) * grid.cell_h
-    return ((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)).astype(np.float64)
-
-
-def measure_enrichment(maps: np.ndarray, coverage: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Share of the attention on the box over the box's share of the area, within the image's part of the grid.
-
-    Args:
-        maps: `[maps, rows, cols]`.
-        coverage: `[rows, cols]` share of each cell that the box covers.
-        visible: `[rows, cols]` share of each cell that lies in the image.
-
-    Returns:
-        `[maps]` float64; NaN where the grid does not reach the box or a map is 0 in the image.
-    """
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    on_box, on_image = flat @ coverage.reshape(-1), flat @ visible.reshape(-1)
-    expected = on_image * coverage.sum() / visible.sum()
-    return np.divide(on_box, expected, out=np.full(len(maps), np.nan), where=expected > 0)
-
-
-def measure_auroc(maps: np.ndarray, coverage: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Chance that a cell of the target has more attention than another cell of the image; ties count half.
-
-    Cells of the target are covered by at least half; where none is, those covered most.
-
-    Args:
-        maps: `[maps, rows, cols]`.
-        coverage: `[rows, cols]` share of each cell that the box covers.
-        visible: `[rows, cols]` share of each cell that lies in the image.
-
-    Returns:
-        `[maps]` float64; NaN where the grid does not reach the box or the box covers all cells.
-    """
-    from scipy.stats import rankdata
-
-    in_image = visible > 0
-    covered = coverage[in_image]
-    positive = covered >= min(COVERED, covered.max())
-    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
-    if covered.max() <= 0 or num_negative == 0:
-        return np.full(len(maps), np.nan)
-    ranks = rankdata(maps[:, in_image], axis=1)
-    surplus = ranks[:, positive].sum(axis=1) - num_positive * (num_positive + 1) / 2
-    return surplus / (num_positive * num_negative)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The data set
+# From the samples
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -281,19 +169,27 @@ def summarize_audit(
     samples: Iterable[SampleAudit],
     *,
     frequency: np.ndarray,
+    chosen: np.ndarray,
+    num_files: int,
     fixed: Sequence[tuple[int, int]],
+    sets: HeadSets,
     skip_layers: int = 0,
+    margin: float = MARGIN,
     seed: int = 0,
 ) -> HeadAudit:
-    """Average over the samples, compare and judge; `samples` may be an iterator, only sums of it are kept.
+    """Average over the samples, compare and judge.
 
     Args:
-        samples: Measures of each sample; `set_ious` begins with the fixed heads.
+        samples: Measures of each sample.
         frequency: `[layers, heads]` selection frequency.
+        chosen: `[samples, n]` int, heads that each sample chose as `layer * num_heads + head`, -1 for none.
+        num_files: Files that the frequency is over.
         fixed: (layer, head) of the fixed heads.
+        sets: Sets of heads to compare with; the measures of the samples are in their order.
         skip_layers: First layers that the rules leave out; their frequency is 0 whatever their heads do, so that the
-            rank correlation leaves them out, too.
-        seed: Seed of the sign flips.
+            rank correlations leave them out, too.
+        margin: Difference in IoU that counts.
+        seed: Seed of resamples, flips and permutations.
 
     Returns:
         The audit.
@@ -301,93 +197,133 @@ def summarize_audit(
     Raises:
         ValueError: If there is no sample.
     """
-    means, ious = _gather(samples)
-    set_ious, fixed_ious = ious["set_ious"], ious["set_ious"][:, 0]
-    rng = np.random.default_rng(seed)
-    rivals = (
-        _random_rival(set_ious),
-        _paired_rival("all heads", fixed_ious, ious["all_heads_iou"], rng),
-        _paired_rival("whole image", fixed_ious, ious["image_iou"], rng),
-    )
+    rows, chosen, clusters = _by_picture(list(samples), chosen)
+    shape = frequency.shape
     fixed = tuple((int(layer), int(head)) for layer, head in fixed)
-    reasons = _reasons_against(float(fixed_ious.mean()), rivals, means, fixed)
-    spearman, spearman_p = rank_correlation(frequency[skip_layers:], means["box_iou"][skip_layers:])
+    names = [f"L{layer}H{head}" for layer, head in fixed]
+    means, num_rows, num_looking = _head_means(rows, shape)
+    scores, rivals = compare_rivals(rows, clusters, sets, seed)
+    control = control_phrase(rows, clusters, [layer * shape[1] + head for layer, head in fixed], names, seed)
+    correlations = _correlate(rows, chosen, clusters, frequency, means, skip_layers, seed)
+    rivals, control, spearman_p = _correct(rivals, control, correlations["IoU"])
+    tests = [test.value for test in control.head_p_values] or np.full(frequency.size, np.nan)
     return HeadAudit(
-        num_samples=len(set_ious),
+        num_samples=len(rows),
+        num_pictures=int(clusters[-1]) + 1,
+        num_files=num_files,
         means=means,
+        num_rows=num_rows,
+        num_looking=num_looking,
         rank=_ranks(means["box_iou"]),
         frequency=frequency,
         fixed=fixed,
-        fixed_iou=float(fixed_ious.mean()),
+        scores=scores,
         rivals=rivals,
-        per_image=_paired_rival("per-image heads", fixed_ious, ious["per_image_iou"], rng),
-        spearman=spearman,
-        spearman_p=spearman_p,
-        verdict=f"These heads do not look at the target: {'; '.join(reasons)}."
-        if reasons
-        else "These heads look at the target.",
-        looks_at_target=not reasons,
+        control=control,
+        follows_phrase_q=benjamini_hochberg(tests).reshape(shape),
+        correlations=correlations,
+        spearman_p_holm=spearman_p,
+        ceiling=score_rows(np.array([[row.ceiling_iou] for row in rows]), clusters, seed)[0],
+        summary=_summary(rows),
+        sets=sets,
+        verdict=give_verdict(_conditions(rivals, control, names, margin), len(rows), int(clusters[-1]) + 1),
     )
 
 
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Spearman's rho over all entries and its two-sided p-value; NaN where one of the arrays is constant."""
-    from scipy.stats import spearmanr
-
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan"), float("nan")
-    result = spearmanr(first, second, axis=None)
-    return float(result[0]), float(result[1])
-
-
-def sign_flip_p_value(differences: np.ndarray, rng: np.random.Generator, flips: int = SIGN_FLIPS) -> float:
-    """Two-sided p-value of a mean of paired differences `[samples]`, by flipping their signs at random."""
-    observed = abs(float(differences.mean()))
-    tolerance = 1e-12 * max(1.0, observed)
-    reached = 0
-    for start in range(0, flips, _CHUNK):
-        signs = rng.choice((-1.0, 1.0), size=(min(_CHUNK, flips - start), len(differences)))
-        reached += int((np.abs(signs @ differences / len(differences)) >= observed - tolerance).sum())
-    return (reached + 1) / (flips + 1)
+def _correct(
+    rivals: tuple[Rival, ...], control: PhraseControl, correlation: RankCorrelation
+) -> tuple[tuple[Rival, ...], PhraseControl, float]:
+    """Correct the p-values of all tests that are printed: rivals, phrase control of the fixed heads, correlation."""
+    first = control.fixed[0] if control.fixed else None
+    rivals, first, (spearman_p,) = correct_family(rivals, first, [correlation.p_value])
+    return rivals, replace(control, fixed=(first, *control.fixed[1:]) if first else ()), spearman_p
 
 
-def _gather(samples: Iterable[SampleAudit]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Means over samples, NaN left out, `[layers, heads]`; IoUs of each sample, `[samples]` or `[samples, sets]`."""
-    totals: dict[str, np.ndarray] = {}
-    counts: dict[str, np.ndarray] = {}
-    ious: dict[str, list[Any]] = {name: [] for name in PER_SAMPLE}
-    for sample in samples:
-        for name in PER_HEAD:
-            values = getattr(sample, name)
-            totals[name] = totals.get(name, 0.0) + np.nan_to_num(values, nan=0.0)
-            counts[name] = counts.get(name, 0) + ~np.isnan(values)
-        for name in PER_SAMPLE:
-            ious[name].append(getattr(sample, name))
-    if not totals:
+def _by_picture(samples: list[SampleAudit], chosen: np.ndarray) -> tuple[list[SampleAudit], np.ndarray, np.ndarray]:
+    """The samples with those of one picture together, and the number of the picture of each."""
+    if not samples:
         raise ValueError(
             "Expected at least one sample with a ground truth to audit heads with, but got none. "
             "Check that data.ground_truth has the ids of the attention files."
         )
-    means = {
-        name: np.divide(totals[name], counts[name], out=np.full(totals[name].shape, np.nan), where=counts[name] > 0)
-        for name in PER_HEAD
+    clusters = cluster_numbers([sample.picture for sample in samples])
+    order = np.argsort(clusters, kind="stable")
+    return [samples[at] for at in order], chosen[order], clusters[order]
+
+
+def _head_means(
+    rows: Sequence[SampleAudit], shape: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Mean of each measure, rows of those that need the target in reach, and rows on which heads look at all."""
+    share = np.stack([row.share for row in rows])
+    columns = {
+        "box_iou": np.stack([row.iou_on[row.own] for row in rows]),
+        "mask_iou_box": np.stack([row.mask_iou_box for row in rows]),
+        "mask_iou_object": np.stack([row.mask_iou_object for row in rows]),
+        "pointing": np.stack([row.pointing_on[row.own] for row in rows]),
+        "attention_on_target": share,
+        "enrichment": np.stack([row.enrichment_on[row.own] for row in rows]),
+        "auroc": np.stack([row.auroc for row in rows]),
     }
-    return means, {name: np.array(values) for name, values in ious.items()}
+    means = {name: _mean_of_known(values).reshape(shape) for name, values in columns.items()}
+    area = float(np.sum([row.area_share for row in rows]))
+    means["enrichment_of_means"] = (share.sum(axis=0) / area if area else np.full(share.shape[1], np.nan)).reshape(
+        shape
+    )
+    num_rows = (~np.isnan(columns["auroc"])).sum(axis=0).reshape(shape)
+    return means, num_rows, np.stack([row.looks for row in rows]).sum(axis=0).reshape(shape)
 
 
-def _random_rival(set_ious: np.ndarray) -> Rival:
-    """Random sets against the fixed heads: the place of the fixed heads' mean among the means of the draws."""
-    means = set_ious.mean(axis=0)
-    fixed, draws = means[0], means[1:]
-    above, below = int((draws >= fixed).sum()), int((draws <= fixed).sum())
-    p_value = min(1.0, 2 * (min(above, below) + 1) / (len(draws) + 1))
-    sd = float(np.std(draws, ddof=1)) if len(draws) > 1 else 0.0
-    return Rival("random heads", float(np.mean(draws)), sd, p_value)
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Mean over the rows `[rows, heads]`, NaN left out; NaN where no row is known."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(axis=0, dtype=np.float64)
+    return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))
 
 
-def _paired_rival(name: str, fixed_ious: np.ndarray, rival_ious: np.ndarray, rng: np.random.Generator) -> Rival:
-    p_value = sign_flip_p_value(fixed_ious - rival_ious, rng)
-    return Rival(name, float(rival_ious.mean()), 0.0, p_value)
+def _correlate(
+    rows: Sequence[SampleAudit],
+    chosen: np.ndarray,
+    clusters: np.ndarray,
+    frequency: np.ndarray,
+    means: dict[str, np.ndarray],
+    skip_layers: int,
+    seed: int,
+) -> dict[str, RankCorrelation]:
+    """Rank correlation of selection frequency with each partner, over the layers that the rules allow."""
+    first = skip_layers * frequency.shape[1]
+    layers = np.repeat(np.arange(frequency.shape[0]), frequency.shape[1])[first:]
+    per_row = {
+        "box_iou": [row.iou_on[row.own] for row in rows],
+        "enrichment": [row.enrichment_on[row.own] for row in rows],
+        "auroc": [row.auroc for row in rows],
+        "pointing": [row.pointing_on[row.own] for row in rows],
+    }
+    was_chosen = (chosen[:, :, None] == np.arange(first, frequency.size)).any(axis=1)
+    return {
+        shown: correlate_heads(
+            frequency.reshape(-1)[first:],
+            means[name].reshape(-1)[first:],
+            layers,
+            ends_over_pictures=spearman_over_pictures(was_chosen, np.stack(per_row[name])[:, first:], clusters),
+            seed=seed,
+        )
+        for name, shown in PARTNERS.items()
+    }
+
+
+def _summary(rows: Sequence[SampleAudit]) -> dict[str, float]:
+    """Means that no head has of its own: masks of the fixed heads, the target's size, what pointing could reach."""
+    shared, union = np.array([row.fixed_mask_areas for row in rows]).T
+    known = ~np.isnan(shared)
+    return {
+        "fixed_mask_iou_box": float(np.mean([row.fixed_mask_iou_box for row in rows])),
+        "fixed_mask_iou_object": float((shared[known] / union[known]).mean()) if known.any() else float("nan"),
+        "fixed_mask_ciou_object": float(shared[known].sum() / union[known].sum()) if known.any() else float("nan"),
+        "num_rows_with_mask": float(known.sum()),
+        "mean_area_share": float(np.mean([row.area_share for row in rows])),
+        "pointing_ceiling": float(np.mean([row.pointing_ceiling for row in rows])),
+    }
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -396,20 +332,23 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return (1 + np.searchsorted(np.sort(-flat), -flat, side="left")).reshape(values.shape)
 
 
-def _reasons_against(
-    fixed_iou: float, rivals: Sequence[Rival], means: dict[str, np.ndarray], fixed: Sequence[tuple[int, int]]
-) -> list[str]:
-    """What speaks against the heads by the rule of this module; nothing if they look at the target."""
-    reasons = [
-        f"their boxes (mean IoU {fixed_iou:.3f}) are not clearly better than those of {rival.name} "
-        f"({rival.mean_iou:.3f}, p = {rival.p_value:.2g})"
-        for rival in rivals
-        if not (fixed_iou > rival.mean_iou and rival.p_value < ALPHA)
+def _conditions(
+    rivals: Sequence[Rival], control: PhraseControl, names: Sequence[str], margin: float
+) -> list[Condition]:
+    """The conditions of `lab.heads.verdict`; the whole image is too weak a rival to be one."""
+    by_name = {rival.name: rival for rival in rivals}
+    over_sets = rivals[0]
+    per_image = by_name[PER_IMAGE].difference.iou
+    conditions = [
+        Condition(f"better than {over_sets.name}", over_sets.difference.iou, margin),
+        Condition("better than all heads", by_name["all heads"].difference.iou, margin),
+        Condition("no worse than per image heads", per_image, -margin),
     ]
-    for layer, head in fixed:
-        enrichment, auroc = means["enrichment"][layer, head], means["auroc"][layer, head]
-        if not (enrichment > 1 and auroc > 0.5):
-            reasons.append(
-                f"L{layer}H{head} does not prefer the target (enrichment {enrichment:.2f}, AUROC {auroc:.2f})"
-            )
-    return reasons
+    if not control.fixed:
+        return [*conditions, Condition("better on the own target than on the picture's other targets", None, margin)]
+    heads: list[tuple[str, Control]] = [("the fixed heads", control.fixed[0])]
+    heads += [(name, found[0]) for name, found in zip(names, control.by_head)]
+    return conditions + [
+        Condition(f"{name} better on the own target than on the picture's other targets", found.delta, margin)
+        for name, found in heads
+    ]

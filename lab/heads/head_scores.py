@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from lab.heads.trials import TrialStatistics
 from lab.records import HeadScore
 
 ENTROPY_SHARES = ("mass", "area")
+THRESHOLD_SCALES = ("absolute", "relative")
 THRESHOLD_METHODS = ("chord",)
 THRESHOLD_SCOPES = ("sample", "dataset")
 
@@ -79,6 +78,7 @@ class SelectionRules:
         skip_layers: The first layers, left out.
         bottom_row_filter: Whether heads that look at the bottom row of the grid are left out.
         binarize_threshold: A cell belongs to a component when it exceeds the map's mean by more than this.
+        threshold_scale: Whether that is `absolute`, or `relative` to the map's mean.
         entropy_shares: Share of a component in the entropy: `mass` (of the excess over the mean) or `area` (cells).
         threshold_method: How the threshold of criterion 1 is found: `chord`.
         threshold_value: A fixed threshold, such as the data set's, used instead of the elbow.
@@ -93,6 +93,7 @@ class SelectionRules:
     bottom_row_filter: bool = True
     binarize_threshold: float = 0.001
     entropy_shares: str = "mass"
+    threshold_scale: str = "absolute"
     threshold_method: str = "chord"
     threshold_value: float | None = None
     threshold_scope: str = "sample"
@@ -105,6 +106,7 @@ class SelectionRules:
         check_at_least("skip_layers", self.skip_layers, 0)
         check_at_least("binarize_threshold", self.binarize_threshold, 0)
         check_one_of("entropy_shares", self.entropy_shares, ENTROPY_SHARES)
+        check_one_of("threshold_scale", self.threshold_scale, THRESHOLD_SCALES)
         check_one_of("threshold_method", self.threshold_method, THRESHOLD_METHODS)
         check_one_of("threshold_scope", self.threshold_scope, THRESHOLD_SCOPES)
         if self.lowest_n is not None:
@@ -194,6 +196,11 @@ class DatasetSelection:
         return float(first if (self.thresholds == first).all() else self.thresholds.mean())
 
     @property
+    def common_threshold(self) -> float | None:
+        """The threshold that all samples share; None where each has its own, of which the mean is no sample's."""
+        return float(self.thresholds[0]) if (self.thresholds == self.thresholds[0]).all() else None
+
+    @property
     def short_share(self) -> float:
         """Share of the samples with fewer heads to count than asked for; near 1, counts say little: lower lowest_n."""
         return float((self.chosen[:, -1] < 0).mean())
@@ -206,99 +213,6 @@ class DatasetSelection:
         """
         order = np.lexsort((-self.mean_sums.ravel(), self.mean_entropies.ravel(), -self.counts.ravel()))
         return [divmod(int(index), self.counts.shape[1]) for index in order]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is written
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def count_rows(selection: DatasetSelection) -> list[dict[str, Any]]:
-    """Rows of `batch_selected_heads_counts.csv`, one for each head, most often chosen first."""
-    return [
-        {
-            "layer": layer,
-            "head": head,
-            "count": int(selection.counts[layer, head]),
-            "frequency": float(selection.frequency[layer, head]),
-        }
-        for layer, head in selection.ranked_heads()
-    ]
-
-
-def selection_record(
-    selection: DatasetSelection,
-    *,
-    ids: Sequence[str],
-    model_name: str,
-    template: str,
-    inputs_sha256: str,
-    trials: TrialStatistics | None = None,
-) -> dict[str, Any]:
-    """Content of `batch_selected_heads.json`: all that was used, and what came out.
-
-    Args:
-        selection: What the data set chose.
-        ids: Identifier of each sample, in the order of the scores.
-        model_name: Name of the model.
-        template: Key of the prompt template.
-        inputs_sha256: Hash of the inputs, such as `lab.heads.heads_file.hash_inputs` gives.
-        trials: Statistics over trials.
-
-    Returns:
-        Plain data for JSON; an entropy that is infinite is None.
-
-    Raises:
-        ValueError: If there is not one id for each sample.
-    """
-    if len(ids) != selection.num_samples:
-        raise ValueError(f"Expected an id for each of the {selection.num_samples} samples, but got {len(ids)}.")
-    num_layers, num_heads = selection.counts.shape
-    return {
-        "model_name": model_name,
-        "template": template,
-        "index_base": 0,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "num_samples": selection.num_samples,
-        "inputs_sha256": inputs_sha256,
-        "rules": asdict(selection.rules),
-        "threshold": _threshold_record(selection),
-        "short_share": selection.short_share,
-        "heads": [head_record(selection, head, trials) for head in selection.heads],
-        "counts": [row for row in count_rows(selection) if row["count"]],
-        "trials": None if trials is None else trials.to_dict(),
-        "files": [
-            {"id": sample_id, "heads": [list(divmod(int(index), num_heads)) for index in chosen if index >= 0]}
-            for sample_id, chosen in zip(ids, selection.chosen)
-        ],
-    }
-
-
-def head_record(
-    selection: DatasetSelection, head: tuple[int, int], trials: TrialStatistics | None = None
-) -> dict[str, Any]:
-    """What a data set says of one head, as plain data; also a row of the table on the terminal."""
-    entropy = float(selection.mean_entropies[head])
-    return {
-        "layer": head[0],
-        "head": head[1],
-        "name": f"L{head[0]}H{head[1]}",
-        "count": int(selection.counts[head]),
-        "frequency": float(selection.frequency[head]),
-        "frequency_sd": None if trials is None else float(trials.frequency_sd[head]),
-        "mean_attn_sum": float(selection.mean_sums[head]),
-        "mean_spatial_entropy": entropy if np.isfinite(entropy) else None,
-    }
-
-
-def _threshold_record(selection: DatasetSelection) -> dict[str, Any]:
-    return {
-        "scope": selection.rules.threshold_scope,
-        "mean": selection.threshold,
-        "min": float(selection.thresholds.min()),
-        "max": float(selection.thresholds.max()),
-    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------

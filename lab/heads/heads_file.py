@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from lab.heads.head_scores import DatasetScores, DatasetSelection
 from lab.messages import shorten, shorten_reason
 from lab.storage.bounded_yaml import read_yaml
 from lab.storage.files import atomic_write
-
-if TYPE_CHECKING:
-    from lab.heads.audit import HeadAudit
 
 Parsed = TypeVar("Parsed")
 
@@ -108,23 +105,10 @@ def heads_file_from_selection(
         model_name=model_name,
         template=template,
         num_samples=selection.num_samples,
-        threshold=selection.threshold,
+        threshold=selection.common_threshold,
         inputs_sha256=inputs_sha256,
         rules=dict(rules),
         source="stage=batch_analyze",
-    )
-
-
-def heads_file_from_labels(audit: HeadAudit, *, top_k: int, model_name: str, template: str) -> HeadsFile:
-    """The heads whose own boxes fit the ground truth best: chosen with labels, as a bound for those chosen without."""
-    return _heads_file(
-        audit.ranked_heads(),
-        audit.frequency,
-        top_k,
-        model_name=model_name,
-        template=template,
-        num_samples=audit.num_samples,
-        source="stage=batch_analyze: chosen with ground truth, by the mean IoU of each head's own box",
     )
 
 

@@ -1,0 +1,1 @@
+"""Scores of predicted boxes: what evaluate_boxes.py is made of."""
