@@ -6,6 +6,7 @@ from typing import Optional
 
 import numpy as np
 
+from lab.boxes import box_iou
 from lab.records import Grid
 from report.records import Box
 
@@ -66,15 +67,6 @@ def _has_sink(combined: np.ndarray, truth_xyxy: Box, grid: Grid) -> bool:
     x, y = grid.x0 + (col + 0.5) * grid.cell_w, grid.y0 + (row + 0.5) * grid.cell_h
     inside = truth_xyxy[0] <= x < truth_xyxy[2] and truth_xyxy[1] <= y < truth_xyxy[3]
     return not inside and bool(combined.max() >= SINK_SHARE * combined.sum())
-
-
-def box_iou(first_xyxy: Box, second_xyxy: Box) -> float:
-    """Area of the intersection over that of the union of two half-open boxes; 0 where both are empty."""
-    width = min(first_xyxy[2], second_xyxy[2]) - max(first_xyxy[0], second_xyxy[0])
-    height = min(first_xyxy[3], second_xyxy[3]) - max(first_xyxy[1], second_xyxy[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = area(first_xyxy) + area(second_xyxy) - shared
-    return shared / union if union > 0 else 0.0
 
 
 def area(box_xyxy: Box) -> float:

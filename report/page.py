@@ -11,8 +11,9 @@ from typing import Any, Optional
 
 import numpy as np
 
+from lab.boxes import box_iou
 from report.choosing import choose_kept_heads
-from report.kinds import KINDS, box_iou, kind_of, size_class
+from report.kinds import KINDS, kind_of, size_class
 from report.packing import coded_maps, exact_maps, numbers, picture, script_safe_json
 from report.records import FILTER_REASONS, SCORE_NAMES, Bar, DatasetPart, Head, ReportRun, ReportSample
 

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("lab.command_line",),
     ("llava",),
     ("vlm",),
-    ("figures", "scores"),
+    ("figures", "scores", "report"),
     FLAT,
     BESIDE,
     ("stages",),

@@ -22,6 +22,7 @@ from lab.config.logic_settings import (
     ThresholdSettings,
 )
 from lab.config.model_settings import ModelSettings
+from lab.config.report_settings import ReportSettings
 from lab.config.storage_settings import AttentionStorageSettings, StorageSettings
 from lab.config.values import check_fields, choice
 
@@ -37,6 +38,7 @@ __all__ = [
     "LogicSettings",
     "MaskSettings",
     "ModelSettings",
+    "ReportSettings",
     "Settings",
     "SmoothingSettings",
     "StorageSettings",
@@ -46,7 +48,7 @@ __all__ = [
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
-STAGES = ("collect", "analyze", "visualize", "pipeline", "batch", "batch_analyze")
+STAGES = ("collect", "analyze", "visualize", "pipeline", "batch", "batch_analyze", "report")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Settings:
         data: What goes in, where results go.
         storage: How attention files are written.
         figures: How figures are written.
+        report: Which pictures the report of a run shows.
         follows_model: Keys of `logic`, such as `smoothing.sigma`, whose values came with the model; not a key itself.
     """
 
@@ -73,6 +76,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     figures: FiguresSettings = field(default_factory=FiguresSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
     follows_model: FrozenSet[str] = field(default=frozenset(), metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:

@@ -1,0 +1,232 @@
+"""Stage `report`: a directory of results -> one HTML file to look at it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bbox import localize_each, smooth_maps
+from lab.boxes import box_ious, cell_coverage
+from lab.command_line.quoting import quote_value
+from lab.command_line.results import StageResult
+from lab.config.settings import Settings
+from lab.heads.head_scores import HeadTable
+from lab.heads.ranking import elbow_threshold
+from lab.records import CollectedAttention
+from lab.storage.attention_files import load_attention
+from lab.storage.files import atomic_write
+from report.choosing import choose_samples
+from report.page import build
+from report.records import BoxRules, OtherRow, ReportRun, ReportSample
+from stages.choosing import rank_sample, score_sample
+from stages.plan import selection_rules
+from stages.report_dataset import read_dataset
+from stages.report_rows import ReportRow, read_other_rows, read_report_rows, read_true_boxes, settings_of_run
+from stages.summaries import SOURCES, describe_files
+from stages.survey import attention_dirs
+
+RANKED_HEADS = 8
+SLACK = 0.1
+"""Pixels by which a stored box may differ from what its heads and rules give now before the page says so."""
+
+
+def run_report(settings: Settings) -> StageResult:
+    """Write the report of a directory of results.
+
+    Args:
+        settings: The whole configuration.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: There are no results, or a file cannot be read.
+    """
+    directories = attention_dirs(settings)
+    if len(directories) > 1:
+        raise ValueError(
+            f"Expected data.batch_attention_dir to be one directory for a report, but got {len(directories)}. "
+            "Report one, and name the other as report.against."
+        )
+    return StageResult(tuple(write_report(Path(directories[0]), settings)))
+
+
+def with_report(result: StageResult, settings: Settings) -> StageResult:
+    """Add the report to what a batch or its analysis found, where `data.report` asks for it."""
+    if not settings.data.report:
+        return result
+    directory = settings.result_dir if settings.stage == "batch" else Path(attention_dirs(settings)[0])
+    return dataclasses.replace(result, lines=(*result.lines, *write_report(directory, settings)))
+
+
+def write_report(directory: Path, settings: Settings) -> list[str]:
+    """Choose the pictures, make the page, write it beside the results, and say how to open it."""
+    truths = read_true_boxes(settings)
+    rows, failures = read_report_rows(directory, truths)
+    chosen = choose_samples(
+        [row.iou for row in rows], settings.report.select, settings.report.max_samples, settings.report.seed
+    )
+    run_settings = settings_of_run(directory, settings)
+    shown = [rows[place] for place in chosen]
+    run = _describe_run(directory, rows, shown, failures, run_settings)
+    if settings.report.against is not None:
+        others = read_other_rows(Path(settings.report.against), truths)
+        run = dataclasses.replace(run, against=(settings.report.against, [_other(row) for row in others]))
+    path = Path(settings.data.analysis_dir or directory) / "report.html"
+    page = build(run, _read_samples(shown, run, run_settings))
+    atomic_write(path, page.encode("utf-8"))
+    size = f"{len(page.encode('utf-8')) / 1e6:.1f} MB"
+    return [f"report  {len(shown)} of {len(rows)} rows, {size}; open it in a browser", *describe_files([path])]
+
+
+def _other(row: ReportRow) -> OtherRow:
+    return OtherRow(row.id, row.box_xyxy, row.iou, " ".join(f"L{layer}H{head}" for layer, head in row.heads))
+
+
+def _describe_run(
+    directory: Path,
+    rows: Sequence[ReportRow],
+    shown: Sequence[ReportRow],
+    failures: Sequence[tuple[str, str]],
+    settings: Settings,
+) -> ReportRun:
+    """What all pictures share; the mean sums are those of the pictures that are shown."""
+    mean_sums, num_cells, model_name = _mean_sums(shown, settings)
+    analysis = Path(settings.data.analysis_dir or directory)
+    dataset, fixed, wanted = read_dataset(analysis, rows, mean_sums, settings)
+    by_iou = any(row.iou is not None for row in rows)
+    how = {"spread": "spread evenly over their IoUs" if by_iou else "spread evenly over the run"}
+    return ReportRun(
+        title=f"Localization heads of {model_name}",
+        model_name=model_name,
+        about=[
+            f"{len(shown)} of {len(rows)} rows of {directory}: "
+            f"{how.get(settings.report.select, settings.report.select)}.",
+        ],
+        command=_command(directory, settings),
+        num_layers=mean_sums.shape[0],
+        num_heads=mean_sums.shape[1],
+        num_cells=num_cells,
+        rules=_box_rules(settings),
+        top_k=settings.logic.top_k,
+        fixed=fixed,
+        wanted=wanted,
+        dataset=dataset,
+        num_samples=len(shown),
+        seed=settings.report.seed,
+        failures=failures,
+    )
+
+
+def _mean_sums(shown: Sequence[ReportRow], settings: Settings) -> tuple[np.ndarray, int, str]:
+    """Mean attention sums `[layers, heads]` of the pictures shown, cells of the largest grid, name of the model."""
+    sums, cells, names = [], 0, set()
+    for row in shown:
+        collected = _load(row)
+        sums.append(score_sample(collected, settings).attn_sum)
+        cells = max(cells, collected.grid.num_cells)
+        names.add(str(collected.meta.get("model_name")))
+    if len({array.shape for array in sums}) > 1 or len(names) > 1:
+        raise ValueError(
+            f"Expected the attention files of a report to be of one model, but got {', '.join(sorted(names))}. "
+            "Keep each model's results in a directory of its own."
+        )
+    return np.mean(sums, axis=0), cells, names.pop()
+
+
+def _load(row: ReportRow) -> CollectedAttention:
+    if row.path is None:
+        raise ValueError(f"Expected the row {row.id!r} of a report to have an attention file, but it has none.")
+    return load_attention(row.path)
+
+
+def _box_rules(settings: Settings) -> BoxRules:
+    smoothing, mask = settings.logic.smoothing, settings.logic.mask
+    return BoxRules(smoothing.sigma, smoothing.truncate, mask.relative_threshold, mask.region)
+
+
+def _command(directory: Path, settings: Settings) -> str:
+    parts = ["python pipeline.py stage=report", f"data.batch_attention_dir={quote_value(str(directory))}"]
+    if settings.data.ground_truth is not None:
+        parts.append(f"data.ground_truth={quote_value(settings.data.ground_truth)}")
+    report = settings.report
+    return " ".join([*parts, f"report.select={report.select}", f"report.seed={report.seed}"])
+
+
+def _read_samples(shown: Sequence[ReportRow], run: ReportRun, settings: Settings) -> Iterator[ReportSample]:
+    for row in shown:
+        collected = _load(row)
+        table = score_sample(collected, settings)
+        ranked = [(score.layer, score.head) for score in rank_sample(table, settings)]
+        maps = collected.attention.reshape(-1, *collected.grid.shape)
+        scores = {"sum": table.attn_sum, "entropy": table.spatial_entropy, **_against_truth(collected, maps, row, run.rules)}
+        if run.dataset.frequency is not None and row.source == "heads_file":
+            ranked = [*run.fixed, *ranked]
+        yield ReportSample(
+            collected=collected,
+            file=str(row.path),
+            heads=row.heads,
+            source=SOURCES.get(row.source, row.source),
+            ranked=list(dict.fromkeys([*row.heads, *ranked]))[: max(RANKED_HEADS, len(row.heads))],
+            filtered=_filter_codes(table, run, settings),
+            scores=scores,
+            box_xyxy=row.box_xyxy,
+            truth_xyxy=row.truth_xyxy,
+            confidence=row.confidence,
+            last_token=collected.meta.get("last_prompt_token"),
+            notes=[*row.notes, *_stale_box(collected, row, run.rules)],
+        )
+
+
+def _against_truth(
+    collected: CollectedAttention, maps: np.ndarray, row: ReportRow, rules: BoxRules
+) -> dict[str, np.ndarray]:
+    """IoU of each head's own box, and its enrichment in the true box; nothing without a true box."""
+    shape = collected.attention.shape[:2]
+    if row.truth_xyxy is None:
+        return {"iou": np.full(shape, np.nan), "enrichment": np.full(shape, np.nan)}
+    _, boxes_xyxy = localize_each(
+        smooth_maps(maps, sigma=rules.sigma, truncate=rules.truncate),
+        collected.grid,
+        collected.image_size_wh,
+        region=rules.region,
+        relative_threshold=rules.threshold,
+    )
+    width, height = collected.image_size_wh
+    inside = maps * cell_coverage((0, 0, width, height), collected.grid)
+    covered, visible = cell_coverage(row.truth_xyxy, collected.grid), cell_coverage((0, 0, width, height), collected.grid)
+    total = inside.sum(axis=(1, 2))
+    share = np.divide((maps * covered).sum(axis=(1, 2)), total, out=np.full(len(maps), np.nan), where=total > 0)
+    area_share = covered.sum() / visible.sum()
+    enrichment = share / area_share if area_share > 0 else np.full(len(maps), np.nan)
+    return {"iou": box_ious(boxes_xyxy, np.array(row.truth_xyxy)).reshape(shape), "enrichment": enrichment.reshape(shape)}
+
+
+def _filter_codes(table: HeadTable, run: ReportRun, settings: Settings) -> np.ndarray:
+    """Why each head was not open to choice, `[layers, heads]`, as places in `report.records.FILTER_REASONS`."""
+    rules = selection_rules(settings)
+    threshold = rules.threshold_value
+    if threshold is None and rules.threshold_scope == "dataset":
+        threshold = run.dataset.threshold
+    if threshold is None:
+        threshold = elbow_threshold(table.attn_sum)
+    layers = np.arange(run.num_layers)[:, None] + np.zeros((1, run.num_heads), dtype=int)
+    low, bottom = table.attn_sum < threshold, table.bottom_row_focus & rules.bottom_row_filter
+    return np.select([layers < rules.skip_layers, low, bottom, ~np.isfinite(table.spatial_entropy)], [1, 2, 3, 4], 0)
+
+
+def _stale_box(collected: CollectedAttention, row: ReportRow, rules: BoxRules) -> list[str]:
+    """A sentence where the stored box is not what the stored attention gives by the run's rules."""
+    layers, heads = zip(*row.heads)
+    maps = collected.attention[list(layers), list(heads)].reshape(-1, *collected.grid.shape)
+    combined = smooth_maps(maps, sigma=rules.sigma, truncate=rules.truncate).sum(axis=0)
+    _, boxes = localize_each(
+        combined[None], collected.grid, collected.image_size_wh, region=rules.region, relative_threshold=rules.threshold
+    )
+    stored = np.full(4, np.nan) if row.box_xyxy is None else np.array(row.box_xyxy)
+    if np.allclose(stored, boxes[0], atol=SLACK, rtol=0, equal_nan=True):
+        return []
+    return ["The stored box is not what the stored attention gives with the run's heads and rules: see its run.json."]
