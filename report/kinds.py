@@ -6,9 +6,8 @@ from typing import Optional
 
 import numpy as np
 
-from lab.boxes import box_iou
+from lab.boxes import Box, box_iou
 from lab.records import Grid
-from report.records import Box
 
 HIT_IOU = 0.5
 OTHER_OBJECT_IOU = 0.1

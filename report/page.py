@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any, Optional
 
@@ -57,7 +57,8 @@ def build(run: ReportRun, samples: Iterable[ReportSample]) -> str:
         (run.num_layers, run.num_heads), [*run.fixed, *run.wanted], _kept_count(run), run.seed
     )
     packed = [pack_sample(sample, kept) for sample in samples]
-    return render(run, {**_shared(run, kept, controls), "samples": packed})
+    against = _against(run, {str(sample["id"]) for sample in packed})
+    return render(run, {**_shared(run, kept, controls), "against": against, "samples": packed})
 
 
 def _kept_count(run: ReportRun) -> int:
@@ -158,7 +159,6 @@ def _shared(run: ReportRun, kept: Sequence[int], controls: Sequence[int]) -> dic
         "scoreNames": _score_names(run.dataset),
         "dataset": _dataset(run.dataset),
         "failures": [{"id": sample_id, "reason": reason} for sample_id, reason in run.failures],
-        "against": _against(run),
     }
 
 
@@ -186,12 +186,12 @@ def _bar(bar: Bar) -> dict[str, Any]:
     return {"name": bar.name, "value": float(bar.value), **finite, "note": bar.note}
 
 
-def _against(run: ReportRun) -> Optional[dict[str, Any]]:
+def _against(run: ReportRun, shown: Set[str]) -> Optional[dict[str, Any]]:
     if run.against is None:
         return None
-    title, rows = run.against
+    rows = [row for row in run.against.rows if row.id in shown]
     plain = [{"id": row.id, "box": _plain_box(row.box_xyxy), "iou": row.iou, "heads": row.heads} for row in rows]
-    return {"title": title, "rows": plain}
+    return {"title": run.against.title, "rows": plain, "scores": [_bar(bar) for bar in run.against.scores]}
 
 
 def render(run: ReportRun, data: dict[str, Any]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 
+from lab.boxes import Box
 from lab.records import CollectedAttention
 
-Box = tuple[float, float, float, float]
 Head = tuple[int, int]
 
 SCORE_NAMES = {
@@ -112,6 +112,21 @@ class OtherRow:
 
 
 @dataclass(frozen=True)
+class OtherRun:
+    """Another run of the same rows.
+
+    Attributes:
+        title: What it is called on the page.
+        rows: Its rows.
+        scores: Both runs and their difference, over the rows that they share.
+    """
+
+    title: str
+    rows: Sequence[OtherRow]
+    scores: Sequence[Bar] = ()
+
+
+@dataclass(frozen=True)
 class ReportSample:
     """One picture of the report.
 
@@ -165,7 +180,7 @@ class ReportRun:
         seed: Seed of the random heads that are kept as a control.
         empty_layers: Layers without any map.
         failures: Id and reason of each row that the run could not finish.
-        against: Title and rows of another run, or None.
+        against: Another run to compare with, or None.
     """
 
     title: str
@@ -184,4 +199,4 @@ class ReportRun:
     seed: int = 0
     empty_layers: Sequence[int] = ()
     failures: Sequence[tuple[str, str]] = ()
-    against: Optional[tuple[str, Sequence[OtherRow]]] = field(default=None)
+    against: Optional[OtherRun] = None

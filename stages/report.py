@@ -12,7 +12,7 @@ from bbox import localize_each, smooth_maps
 from lab.boxes import box_ious, cell_coverage
 from lab.command_line.quoting import quote_value
 from lab.command_line.results import StageResult
-from lab.config.settings import Settings
+from lab.config.settings import Settings, model_directory_name
 from lab.heads.head_scores import HeadTable
 from lab.heads.ranking import elbow_threshold
 from lab.records import CollectedAttention
@@ -20,10 +20,10 @@ from lab.storage.attention_files import load_attention
 from lab.storage.files import atomic_write
 from report.choosing import choose_samples
 from report.page import build
-from report.records import BoxRules, OtherRow, ReportRun, ReportSample
+from report.records import BoxRules, OtherRow, OtherRun, ReportRun, ReportSample
 from stages.choosing import rank_sample, score_sample
 from stages.plan import selection_rules
-from stages.report_dataset import read_dataset
+from stages.report_dataset import compare_bars, read_dataset
 from stages.report_rows import ReportRow, read_other_rows, read_report_rows, read_true_boxes, settings_of_run
 from stages.summaries import SOURCES, describe_files
 from stages.survey import attention_dirs
@@ -74,7 +74,8 @@ def write_report(directory: Path, settings: Settings) -> list[str]:
     run = _describe_run(directory, rows, shown, failures, run_settings)
     if settings.report.against is not None:
         others = read_other_rows(Path(settings.report.against), truths)
-        run = dataclasses.replace(run, against=(settings.report.against, [_other(row) for row in others]))
+        against = OtherRun(settings.report.against, [_other(row) for row in others], compare_bars(rows, others))
+        run = dataclasses.replace(run, against=against)
     path = Path(settings.data.analysis_dir or directory) / "report.html"
     page = build(run, _read_samples(shown, run, run_settings))
     atomic_write(path, page.encode("utf-8"))
@@ -100,7 +101,7 @@ def _describe_run(
     by_iou = any(row.iou is not None for row in rows)
     how = {"spread": "spread evenly over their IoUs" if by_iou else "spread evenly over the run"}
     return ReportRun(
-        title=f"Localization heads of {model_name}",
+        title=f"Localization heads of {model_directory_name(model_name)}",
         model_name=model_name,
         about=[
             f"{len(shown)} of {len(rows)} rows of {directory}: "

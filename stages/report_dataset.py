@@ -36,6 +36,23 @@ def score_bars(rows: Sequence[ReportRow]) -> list[Bar]:
     return bars
 
 
+def compare_bars(rows: Sequence[ReportRow], others: Sequence[ReportRow]) -> list[Bar]:
+    """Mean IoU of both runs and the mean of their differences, paired by row, over the rows that both have."""
+    theirs = {row.id: row.iou for row in others}
+    pairs = [(row.iou, iou, row.picture) for row in rows if row.iou is not None and (iou := theirs.get(row.id)) is not None]
+    if not pairs:
+        return []
+    here, there = (np.array(values, dtype=np.float64) for values in list(zip(*pairs))[:2])
+    clusters = cluster_numbers([picture for _, _, picture in pairs])
+    measures = {"mean IoU, this run": here, "mean IoU, the other": there, "difference": here - there}
+    bars = []
+    for name, values in measures.items():
+        found = cluster_interval(values, clusters)
+        note = f"{found.num_rows} rows of {found.num_clusters} pictures"
+        bars.append(Bar(name, found.estimate, _end(found.low), _end(found.high), note))
+    return bars
+
+
 def _end(value: float) -> Optional[float]:
     return float(value) if np.isfinite(value) else None
 

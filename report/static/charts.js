@@ -68,7 +68,7 @@ function elbowChart(dataset) {
 function barChart(bars, label) {
   const [row, left, width] = [34, 190, 560];
   const top = Math.max(1, ...bars.map((bar) => Math.max(bar.value, bar.high || 0)));
-  const x = (/** @type {number} */ value) => left + (Math.max(value, 0) / top) * (width - left - 130);
+  const x = (/** @type {number} */ value) => left + (Math.max(value, 0) / top) * (width - left - 175);
   const node = s("svg", { viewBox: `0 0 ${width} ${row * bars.length + 8}`, class: "chart", role: "img", "aria-label": label });
   bars.forEach((bar, i) => {
     const y = i * row + 6;

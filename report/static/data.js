@@ -19,7 +19,7 @@
  *   emptyLayers: number[], rules: BoxRules & {k: number}, fixed: number[], controls: number[], coded: number[],
  *   reasons: string[], kinds: {key: string, name: string, rule: string}[], scoreNames: Object<string, string>,
  *   dataset: Dataset, samples: Sample[], failures: {id: string, reason: string}[],
- *   against: {title: string, rows: {id: string, box: number[] | null, iou: number | null, heads: string}[]} | null,
+ *   against: {title: string, rows: {id: string, box: number[] | null, iou: number | null, heads: string}[], scores: Bar[]} | null,
  * }} ReportData
  */
 

@@ -34,9 +34,9 @@ function frequencyPanel(dataset) {
 
 /** @param {number[]} frequency */
 function frequencyMap(frequency) {
-  const [left, top, side] = [30, 16, Math.min(22, 520 / DATA.numHeads)];
+  const [left, top, side] = [30, 16, Math.min(32, 526 / DATA.numHeads)];
   const highest = Math.max(...frequency, 1e-9);
-  const node = s("svg", { viewBox: `0 0 ${left + side * DATA.numHeads + 4} ${top + side * DATA.numLayers + 4}`, class: "chart", role: "img",
+  const node = s("svg", { viewBox: `0 0 560 ${top + side * DATA.numLayers + 4}`, class: "chart", role: "img",
     "aria-label": "Frequency of selection, layer by layer" });
   frequency.forEach((value, head) => {
     const [layer, column] = [Math.floor(head / DATA.numHeads), head % DATA.numHeads];
@@ -64,7 +64,9 @@ function startCompare(place) {
     .filter((pair) => pair.other !== null && pair.sample.iou !== null);
   pairs.sort((a, b) => gain(a) - gain(b));
   put(place, h("p", { class: "count" }, `This run: ${DATA.title}. The other: ${against.title}. ${shared.length} of ${DATA.samples.length} pictures are in both.`),
-    pairs.length ? h("div", { class: "panels" }, panel("IoU of both runs", scatterChart(/** @type {any} */ (pairs), "this run", "the other"), summaryOf(pairs))) : null,
+    pairs.length ? h("div", { class: "panels" },
+      against.scores.length ? panel("All rows that both have", barChart(against.scores, "Mean IoU of both runs"), against.scores[0].note) : null,
+      panel("The pictures shown", scatterChart(/** @type {any} */ (pairs), "this run", "the other"), summaryOf(pairs))) : null,
     h("ul", { class: "cards" }, ...(pairs.length ? pairs.map(({ sample }) => sample) : shared).map((sample) => compareCard(sample, rows.get(sample.id)))));
 }
 
@@ -78,7 +80,7 @@ function summaryOf(pairs) {
   const better = pairs.filter((pair) => gain(pair) > 0).length;
   const worse = pairs.filter((pair) => gain(pair) < 0).length;
   const mean = pairs.reduce((sum, pair) => sum + gain(pair), 0) / pairs.length;
-  return `Mean difference ${formatNumber(mean)} over the ${pairs.length} pictures shown here, which were not drawn to compare runs: ${better} better, ${worse} worse.`;
+  return `Mean difference ${formatNumber(mean)} over the ${pairs.length} pictures shown here, chosen for this page: ${better} better, ${worse} worse.`;
 }
 
 /**

@@ -15,7 +15,7 @@ function startExplorer(place) {
         h("div", { class: "bar", id: "exports" })),
       h("section", { class: "side", "aria-label": "Heads and rules" }, h("div", { class: "bar", id: "sliders" }),
         h("div", { class: "bar", id: "head-controls" }), h("div", { id: "matrix", class: "scroll" }), scaleLegend(),
-        h("p", { class: "hint" }, "Ring: used by the run. Filled corner: picked. Stroke through: filtered. Faint: map not kept in this file."),
+        h("p", { class: "hint" }, "Ring: used by the run. Dot: picked. Stroke: filtered out. Faint: map not kept in this file. Point at a head for all that is known of it."),
         h("h3", {}, "Each picked head"), h("div", { id: "strip", class: "strip" }),
         h("h3", { id: "across-title" }, "The same head over all pictures"), h("div", { id: "across", class: "strip" }))));
   EXPLORER.cells = startMatrix(byId("matrix"), toggleHead);

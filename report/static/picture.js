@@ -50,7 +50,7 @@ function heatLayer(map, sample, peak) {
  */
 function heatColor(share) {
   const root = Math.sqrt(share);
-  return [90 + 165 * root, 20 + 210 * share, 110 * (1 - share), 40 + 170 * root].map(Math.round);
+  return [90 + 165 * root, 20 + 210 * share, 110 * (1 - share), 24 + 186 * root].map(Math.round);
 }
 
 /**
