@@ -29,6 +29,11 @@ def make_sample(directory: Path, number: int, phrase: str = "the bird", sample_i
     Image.fromarray(rng.integers(0, 255, (SIZE_WH[1], SIZE_WH[0], 3), dtype=np.uint8)).save(path)
     cells = (2, number % 5, 4, number % 5 + 3)
     attention = planted_attention(target_cells=cells, seed=number)
+    # A bright speck elsewhere and patches of less wanted heads, so that region and number of heads matter.
+    attention[4, 2, 8 * 6 + (number + 5) % 8] += 2.0
+    for head in ((2, 0), (2, 1)):
+        row, col = rng.integers(1, 5, 2)
+        attention[head].reshape(8, 8)[row : row + 3, col : col + 3] += 0.6
     attention = (attention + 0.002 * rng.random(attention.shape)).astype(np.float32)
     sample = Sample(sample_id or f"row{number}", str(path), phrase)
     collected = CollectedAttention(attention, GRID, SIZE_WH, sample, {"model_name": "fake/model"})

@@ -66,6 +66,7 @@ class Browser:
         self._attach()
 
     def _attach(self) -> None:
+        self.call("Browser.setDownloadBehavior", behavior="deny")
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
