@@ -8,227 +8,234 @@ Every row of the data set counts: one whose prediction is missing, null or unrea
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional, Union
 
-import numpy as np
-
-from lab.boxes import Box, box_ious
+from lab.datasets.box_reading import AUTO, BOX_FORMATS
 from lab.storage.files import atomic_write, save_json
-from scores.ceiling import read_ceiling
-from scores.predictions import Prediction, read_predictions
-from scores.truths import Truth, read_truths
+from scores.ceiling import summarize_ceiling
+from scores.comparison import compare
+from scores.evaluation import (
+    DEFAULT_THRESHOLDS,
+    OVERLAPS,
+    RESAMPLES,
+    UNITS,
+    Rules,
+    SampleScore,
+    ScoredRows,
+    group_names,
+    group_rows,
+    score_rows,
+    summarize,
+    trivial_baselines,
+)
+from scores.formatting import format_csv, format_latex, format_markdown, format_problems, format_report, format_samples
+from scores.predictions import Prediction, read_directory, read_predictions_file
+from scores.report import EvaluationReport
+from scores.rows_of_masks import score_masks
+from scores.sets_of_boxes import score_set, summarize_sets
+from scores.tables import write_predictions_table
+from scores.truths import Size, Truth, Truths, parse_rows, settle_truths
 
-DEFAULT_THRESHOLDS = (0.25, 0.5, 0.75)
-STATUSES = ("box", "null", "missing", "unreadable")
-NO_GROUP = "(none)"
-NAMED = 5
-"""So many offending rows or files are named in a message; the rest is counted."""
-
-
-@dataclass(frozen=True)
-class SampleScore:
-    """How one row fared.
-
-    Attributes:
-        id: Identifier of the row.
-        line_number: 1-based line of the data set.
-        group: Value of the field to group by, or an empty string.
-        status: `box`, or why there is none: `null` (nothing found), `missing` (no file) or `unreadable`.
-        iou: Intersection over union, 0 without a box.
-        truth_xyxy: Ground truth, half-open, in pixels.
-        predicted_xyxy: Prediction, or None.
-    """
-
-    id: str
-    line_number: int
-    group: str
-    status: str
-    iou: float
-    truth_xyxy: Box
-    predicted_xyxy: Box | None
+PathLike = Union[str, "os.PathLike[str]"]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Scores over some rows.
+class Sources:
+    """Where predictions come from.
 
     Attributes:
-        num_rows: Number of rows.
-        mean_iou: Mean IoU; rows without a box count as 0.
-        median_iou: Median IoU, likewise.
-        success_rates: Share of rows with an IoU of at least each threshold, in the order of the thresholds.
+        pred_root: Directory with `<id>_bbox.json`, or with one directory for each id that holds it.
+        file: A file that another tool wrote, in its place.
+        id_field: Key of that file's ids; None for one of the usual ones.
+        box_format: How that file's boxes are written, or `auto`.
     """
 
-    num_rows: int
-    mean_iou: float
-    median_iou: float
-    success_rates: tuple[float, ...]
+    pred_root: Optional[PathLike] = None
+    file: Optional[PathLike] = None
+    id_field: Optional[str] = None
+    box_format: str = AUTO
+
+    def __post_init__(self) -> None:
+        """Reject none and both."""
+        if (self.pred_root is None) == (self.file is None):
+            got = "neither" if self.file is None else "both"
+            raise ValueError(f"Expected either --pred-root or --predictions, but got {got}. Give one of them.")
+
+    def directory(self, option: str) -> PathLike:
+        """The directory, for what only it holds.
+
+        Raises:
+            ValueError: Predictions come from a file.
+        """
+        if self.pred_root is None:
+            raise ValueError(f"Expected --pred-root with {option}, but got a file of --predictions, which lacks it.")
+        return self.pred_root
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
-    """All that an evaluation found.
+class Evaluation:
+    """A report with the rows that it is about.
 
     Attributes:
-        samples: One score for each row with a ground truth, in the data set's order.
-        iou_thresholds: Thresholds of the success rates, ascending.
-        overall: Scores over all rows.
-        groups: Scores by group, sorted by name; empty without a field to group by.
-        broken_rows: Sentences that name rows without a usable id or ground truth; they are not scored.
-        unreadable_predictions: Sentences that name prediction files that could not be read; they are scored as misses.
+        report: The scores.
+        rows: The rows with one target, beside their predictions.
     """
 
-    samples: tuple[SampleScore, ...]
-    iou_thresholds: tuple[float, ...]
-    overall: Summary
-    groups: Mapping[str, Summary]
-    broken_rows: tuple[str, ...] = ()
-    unreadable_predictions: tuple[str, ...] = ()
-
-    def count(self, status: str) -> int:
-        """Number of rows with a status: `box`, `null`, `missing` or `unreadable`."""
-        return sum(sample.status == status for sample in self.samples)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every row and every prediction file could be read."""
-        return not self.broken_rows and not self.unreadable_predictions
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the single rows."""
-        return {
-            "num_rows": self.overall.num_rows,
-            **{f"num_{status}": self.count(status) for status in STATUSES},
-            "num_broken_rows": len(self.broken_rows),
-            "iou_thresholds": list(self.iou_thresholds),
-            "overall": self._summary_to_dict(self.overall),
-            "groups": {name: self._summary_to_dict(summary) for name, summary in self.groups.items()},
-            "broken_rows": list(self.broken_rows),
-            "unreadable_predictions": list(self.unreadable_predictions),
-        }
-
-    def _summary_to_dict(self, summary: Summary) -> dict[str, Any]:
-        names = [f"{threshold:g}" for threshold in self.iou_thresholds]
-        return {**asdict(summary), "success_rates": dict(zip(names, summary.success_rates))}
+    report: EvaluationReport
+    rows: ScoredRows
 
 
-def evaluate(
-    dataset_jsonl: str | os.PathLike[str],
-    pred_root: str | os.PathLike[str],
-    *,
-    id_field: str = "id",
-    iou_thresholds: Sequence[float] = DEFAULT_THRESHOLDS,
-    group_by: str | None = None,
-) -> EvaluationReport:
-    """Score predicted boxes against the ground truth of a data set.
+def evaluate(dataset_jsonl: PathLike, pred_root: PathLike, **options: Any) -> EvaluationReport:
+    """Score a directory of predicted boxes against the ground truth of a data set.
 
     Args:
-        dataset_jsonl: One object a line with an id and a ground truth: `bbox` as [x, y, width, height], or `bbox_xyxy`.
-        pred_root: Directory with `<id>_bbox.json`, or with one directory for each id that holds it.
-        id_field: Field of the rows that holds the id.
-        iou_thresholds: An IoU of at least this much is a success.
-        group_by: Field of the rows to score by; `orientation` also works on rows without it, by the image's size.
+        dataset_jsonl: One object a line with an id and a ground truth: `bbox` or `bbox_xyxy`.
+        pred_root: Directory with `<id>_bbox.json`.
+        options: As those of `evaluate_sources`.
 
     Returns:
         The report.
+    """
+    return evaluate_sources(dataset_jsonl, Sources(pred_root), **options).report
+
+
+def evaluate_sources(
+    dataset_jsonl: PathLike,
+    sources: Sources,
+    *,
+    id_field: str = "id",
+    box_format: str = AUTO,
+    iou_thresholds: Sequence[float] = DEFAULT_THRESHOLDS,
+    rule: str = "ge",
+    overlap: str = "iou",
+    per: str = "expression",
+    resamples: int = RESAMPLES,
+    group_by: Optional[str] = None,
+    against: Optional[PathLike] = None,
+    ceiling: bool = False,
+    baselines: bool = False,
+    masks: bool = False,
+) -> Evaluation:
+    """Score predicted boxes against the ground truth of a data set.
+
+    Args:
+        dataset_jsonl: One object a line with an id and a ground truth: `bbox` or `bbox_xyxy`.
+        sources: Where predictions come from.
+        id_field: Field of the rows that holds the id.
+        box_format: How the data set's boxes are written (`lab.datasets.box_reading.BOX_FORMATS`), or `auto`.
+        iou_thresholds: An overlap that reaches one of these is a success.
+        rule: `ge`, at least the threshold, or `gt`, more than it.
+        overlap: `iou` or `giou`.
+        per: `expression`, `ref` or `first`.
+        resamples: Bootstrap resamples of the pictures for intervals; 0 for none.
+        group_by: Field of the rows to score by; `orientation`, `size:coco` and `size:ref-l4` also work without one.
+        against: Directory of another run on the same rows, to compare with.
+        ceiling: Also score the best boxes of whole cells.
+        baselines: Also score the whole picture and its middle half.
+        masks: Also score `<id>_mask.png` against the rows' masks.
+
+    Returns:
+        The report, and the rows.
 
     Raises:
-        ValueError: If no row has a ground truth, an id is there twice, a threshold is out of range, the field to group
-            by is unknown, or no prediction is there for any row.
+        ValueError: If no row has a ground truth, an id is there twice, a threshold is out of range, the boxes' reading
+            cannot be told, the field to group by is unknown, or no prediction is there for any row.
         FileNotFoundError: If the data set or the directory does not exist.
     """
-    thresholds = _check_thresholds(iou_thresholds)
-    truths, broken_rows = read_truths(dataset_jsonl, id_field)
-    predictions = read_predictions(pred_root, truths)
-    ious = _ious(truths, predictions)
-    samples = tuple(
+    rules = Rules(tuple(sorted({float(value) for value in iou_thresholds})), rule, overlap, per, resamples)
+    truths, kept = _read(dataset_jsonl, sources, id_field, box_format)
+    rows = score_rows(truths.rows, kept)
+    if not rows.truths:
+        raise ValueError(f"Expected {dataset_jsonl} to hold rows with one target box, but got none that can be used.")
+    best, unknown = summarize_ceiling(rows, sources.directory("--ceiling"), rules) if ceiling else (None, 0)
+    report = EvaluationReport(
+        samples=_samples(rows, group_by),
+        rules=rules,
+        overall=summarize(rows, rules),
+        groups={name: summarize(part, rules) for name, part in group_rows(rows, group_by).items()} if group_by else {},
+        broken_rows=truths.broken,
+        unreadable_predictions=tuple(prediction.problem for prediction in kept if prediction.problem),
+        reading=truths.reading,
+        ceiling=best,
+        num_without_grid=unknown,
+        baselines=trivial_baselines(rows, rules) if baselines else {},
+        sets=_score_sets(truths.rows, kept, overlap),
+        masks=score_masks(truths.rows, sources.directory("--masks"), dataset_jsonl) if masks else None,
+        comparison=None if against is None else compare(rows, _rows_of(against, truths.rows), rules, str(against)),
+    )
+    return Evaluation(report, rows)
+
+
+def _read(dataset_jsonl: PathLike, sources: Sources, id_field: str, box_format: str) -> tuple[Truths, list[Prediction]]:
+    """Rows and their predictions; the sizes that predictions state help to tell how the rows' boxes are written."""
+    parsed, broken = parse_rows(dataset_jsonl, id_field)
+    ids = [row.id for row in parsed]
+    if sources.pred_root is not None:
+        found = dict(zip(ids, read_directory(sources.pred_root, ids)))
+        sizes = {key: _size(each.image_size_wh) for key, each in found.items() if each.image_size_wh is not None}
+        truths = settle_truths(parsed, broken, dataset_jsonl, box_format=box_format, sizes=sizes)
+    else:
+        assert sources.file is not None, "there is a directory or a file"
+        truths = settle_truths(parsed, broken, dataset_jsonl, box_format=box_format)
+        known = {truth.id: truth.image_size_wh for truth in truths.rows if truth.image_size_wh is not None}
+        read = read_predictions_file(sources.file, ids, known, id_field=sources.id_field, box_format=sources.box_format)
+        found = dict(zip(ids, read))
+    return truths, [found[truth.id] for truth in truths.rows]
+
+
+def _size(image_size_wh: tuple[int, int]) -> Size:
+    return float(image_size_wh[0]), float(image_size_wh[1])
+
+
+def _rows_of(pred_root: PathLike, truths: Sequence[Truth]) -> ScoredRows:
+    return score_rows(truths, read_directory(pred_root, [truth.id for truth in truths]))
+
+
+def _samples(rows: ScoredRows, group_by: Optional[str]) -> tuple[SampleScore, ...]:
+    groups = group_names(rows, group_by) if group_by else [""] * len(rows.truths)
+    return tuple(
         SampleScore(
-            id=truth.id,
-            line_number=truth.line_number,
-            group=_group_of(truth, prediction, group_by),
-            status=prediction.status,
-            iou=float(iou),
-            truth_xyxy=truth.box_xyxy,
-            predicted_xyxy=prediction.box_xyxy,
+            truth.id, truth.line_number, group, prediction.status, float(iou), truth.box_xyxy, prediction.box_xyxy
         )
-        for truth, prediction, iou in zip(truths, predictions, ious)
-    )
-    return EvaluationReport(
-        samples=samples,
-        iou_thresholds=thresholds,
-        overall=_summarize(ious, thresholds),
-        groups=_summarize_groups(samples, thresholds, group_by) if group_by else {},
-        broken_rows=broken_rows,
-        unreadable_predictions=tuple(prediction.problem for prediction in predictions if prediction.problem),
+        for truth, prediction, group, iou in zip(rows.truths, rows.predictions, groups, rows.ious)
+        if truth.box_xyxy is not None
     )
 
 
-def _ious(truths: Sequence[Truth], predictions: Sequence[Prediction]) -> np.ndarray:
-    """IoU of every row, 0 without a box: `[rows]`."""
-    no_box = (np.nan,) * 4
-    predicted_xyxy = np.array([prediction.box_xyxy or no_box for prediction in predictions], dtype=np.float64)
-    return box_ious(predicted_xyxy, np.array([truth.box_xyxy for truth in truths], dtype=np.float64))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Scores
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _check_thresholds(iou_thresholds: Sequence[float]) -> tuple[float, ...]:
-    thresholds = tuple(sorted({float(threshold) for threshold in iou_thresholds}))
-    if not thresholds or not all(0 < threshold <= 1 for threshold in thresholds):
-        raise ValueError(
-            f"Expected the IoU thresholds to be above 0 and at most 1, but got {list(iou_thresholds)}. "
-            "Write them as 0.25,0.5,0.75."
-        )
-    return thresholds
-
-
-def _summarize(ious: np.ndarray, thresholds: Sequence[float]) -> Summary:
-    return Summary(
-        num_rows=len(ious),
-        mean_iou=float(ious.mean()),
-        median_iou=float(np.median(ious)),
-        success_rates=tuple(float((ious >= threshold).mean()) for threshold in thresholds),
-    )
-
-
-def _summarize_groups(samples: Sequence[SampleScore], thresholds: Sequence[float], group_by: str) -> dict[str, Summary]:
-    if all(sample.group == NO_GROUP for sample in samples):
-        raise ValueError(f"Expected rows with the field {group_by!r} to group by, but got none. Check --group-by.")
-    ious_of: dict[str, list[float]] = {}
-    for sample in samples:
-        ious_of.setdefault(sample.group, []).append(sample.iou)
-    return {name: _summarize(np.array(ious_of[name]), thresholds) for name in sorted(ious_of)}
-
-
-def _group_of(truth: Truth, prediction: Prediction, group_by: str | None) -> str:
-    if group_by is None:
-        return ""
-    value = truth.row.get(group_by)
-    if value is None and group_by == "orientation":
-        value = _orientation(truth.row.get("image_size") or prediction.image_size_wh)
-    return NO_GROUP if value is None else str(value)
-
-
-def _orientation(image_size_wh: Any) -> str | None:
-    try:
-        width, height = image_size_wh
-        return "square" if width == height else "landscape" if width > height else "portrait"
-    except (TypeError, ValueError):
+def _score_sets(
+    truths: Sequence[Truth], predictions: Sequence[Prediction], overlap: str
+) -> Optional[Mapping[str, Union[float, int, None]]]:
+    """Over all rows, those with one target included, where some have several or none."""
+    if all(truth.box_xyxy is not None for truth in truths):
         return None
+    scores = [score_set(each.boxes_xyxy, truth.boxes_xyxy, overlap=overlap) for truth, each in zip(truths, predictions)]
+    return {"num_rows": len(scores), **summarize_sets(scores)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Command line
 # ---------------------------------------------------------------------------------------------------------------------
+
+_EVALUATION_OPTIONS = (
+    "id_field",
+    "box_format",
+    "iou_thresholds",
+    "rule",
+    "overlap",
+    "per",
+    "resamples",
+    "group_by",
+    "against",
+    "ceiling",
+    "baselines",
+    "masks",
+)
+_OUTPUTS = ("json", "csv", "markdown", "latex", "per_sample_csv", "predictions_table")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,102 +246,95 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse_arguments(arguments)
     try:
-        report = evaluate(
+        _check_outputs(options)
+        evaluation = evaluate_sources(
             options.dataset_jsonl,
-            options.pred_root,
-            id_field=options.id_field,
-            iou_thresholds=options.iou_thresholds,
-            group_by=options.group_by,
+            Sources(options.pred_root, options.predictions, options.prediction_id_field, options.prediction_box_format),
+            **{name: getattr(options, name) for name in _EVALUATION_OPTIONS},
         )
-        truths = read_truths(options.dataset_jsonl, options.id_field)[0] if options.ceiling else []
-        ceiling = read_ceiling(options.pred_root, truths) if options.ceiling else None
+        _write_outputs(evaluation, options)
     except (ValueError, OSError) as error:
         print(f"evaluate_boxes: {error}", file=sys.stderr)
         return 2
-    print(_format_report(report))
+    report = evaluation.report
+    print(format_report(report))
     for title, problems in (("not scored", report.broken_rows), ("scored as misses", report.unreadable_predictions)):
         if problems:
-            print(_format_problems(title, problems), file=sys.stderr)
-    ceiling = (
-        read_ceiling(options.pred_root, read_truths(options.dataset_jsonl, options.id_field)[0])
-        if options.ceiling
-        else None
-    )
-    if ceiling is not None:
-        print(ceiling.sentence())
-    if options.json:
-        save_json(options.json, {**report.to_dict(), **({} if ceiling is None else {"ceiling": ceiling.to_dict()})})
-    if options.per_sample_csv:
-        atomic_write(options.per_sample_csv, _to_csv(report.samples).encode("utf-8"))
+            print(format_problems(title, problems), file=sys.stderr)
     return 0 if report.is_complete else 1
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Find out before the work whether its results can be written."""
+    for name in _OUTPUTS:
+        path = getattr(options, name)
+        parent = None if path is None else next(p for p in Path(path).absolute().parents if p.exists())
+        if parent is not None and not (parent.is_dir() and os.access(parent, os.W_OK)):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"Expected {flag} to be in a directory that can be written, but {parent} cannot.")
+
+
+def _write_outputs(evaluation: Evaluation, options: argparse.Namespace) -> None:
+    report = evaluation.report
+    if options.json:
+        save_json(options.json, report.to_dict())
+    texts = {"csv": format_csv, "markdown": format_markdown, "latex": format_latex}
+    for name, format_text in texts.items():
+        if getattr(options, name):
+            atomic_write(getattr(options, name), format_text(report))
+    if options.per_sample_csv:
+        atomic_write(options.per_sample_csv, format_samples(report.samples))
+    if options.predictions_table:
+        write_predictions_table(Path(options.predictions_table), evaluation.rows, report.samples)
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Score predicted boxes against ground-truth boxes.")
-    parser.add_argument("--dataset-jsonl", required=True, help="rows with an id and bbox [x, y, w, h] or bbox_xyxy")
-    parser.add_argument("--pred-root", required=True, help="the model's output directory, with <id>_bbox.json")
-    parser.add_argument("--id-field", default="id", help="field of the rows that holds the id (default: id)")
-    parser.add_argument(
-        "--iou-thresholds",
-        nargs="+",
-        type=_thresholds,
-        default=[DEFAULT_THRESHOLDS],
-        metavar="T",
-        help="separated by commas or spaces (default: 0.25,0.5,0.75)",
-    )
-    parser.add_argument("--group-by", metavar="FIELD", help="also score by this field, such as split or orientation")
-    parser.add_argument("--ceiling", action="store_true", help="also say what the grid of the model allows at best")
-    parser.add_argument("--json", metavar="PATH", help="write the scores as JSON")
-    parser.add_argument("--per-sample-csv", metavar="PATH", help="write one line for each row")
+    _add_inputs(parser)
+    _add_rules(parser)
+    outputs = {
+        "--json": "the scores as JSON",
+        "--csv": "the table as CSV",
+        "--markdown": "the table as Markdown",
+        "--latex": "the table as LaTeX",
+        "--per-sample-csv": "one line for each row",
+        "--predictions-table": "all predictions as one .csv or .parquet",
+    }
+    for flag, what in outputs.items():
+        parser.add_argument(flag, metavar="PATH", help=f"write {what}")
     options = parser.parse_args(arguments)
     options.iou_thresholds = [threshold for part in options.iou_thresholds for threshold in part]
     return options
 
 
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dataset-jsonl", required=True, help="rows with an id and bbox [x, y, w, h] or bbox_xyxy")
+    add("--pred-root", help="the model's output directory, with <id>_bbox.json")
+    add("--predictions", metavar="FILE", help="a file of another tool: Ref-L4's, COCO results, or JSON lines")
+    add("--prediction-id-field", metavar="KEY", help="key of its ids (default: id, question_id or image_id)")
+    add("--prediction-box-format", default=AUTO, choices=BOX_FORMATS, help="how its boxes are written")
+    add("--id-field", default="id", help="field of the rows that holds the id (default: id)")
+    add("--box-format", default=AUTO, choices=BOX_FORMATS, help="how the rows' boxes are written (default: auto)")
+    add("--against", metavar="DIR", help="another run on the same rows: differences with their intervals")
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    thresholds: dict[str, Any] = {"nargs": "+", "type": _thresholds, "default": [DEFAULT_THRESHOLDS], "metavar": "T"}
+    add("--iou-thresholds", help="separated by commas or spaces (default: 0.25,0.5,0.75)", **thresholds)
+    add("--rule", default="ge", choices=("ge", "gt"), help="a hit is at least (ge) or more than (gt) the threshold")
+    add("--overlap", default="iou", choices=OVERLAPS, help="IoU or generalized IoU")
+    add("--per", default="expression", choices=UNITS, help="unit: expression, ref (mean of its expressions) or first")
+    add("--resamples", type=int, default=RESAMPLES, help=f"resamples of pictures, 0 for none (default: {RESAMPLES})")
+    add("--group-by", metavar="FIELD", help="also score by this field, orientation, size:coco or size:ref-l4")
+    add("--ceiling", action="store_true", help="also score the best boxes of whole cells, on each picture's grid")
+    add("--baselines", action="store_true", help="also score the whole picture and its middle half as boxes")
+    add("--masks", action="store_true", help="also score <id>_mask.png against the rows' masks")
+
+
 def _thresholds(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(",") if part.strip())
-
-
-def _format_report(report: EvaluationReport) -> str:
-    header = ["", "rows", "mean IoU", "median IoU", *(f"IoU>={threshold:g}" for threshold in report.iou_thresholds)]
-    summaries = {"all": report.overall, **report.groups}
-    table = [header, *(_format_summary(name, summary) for name, summary in summaries.items())]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in table]
-    return "\n".join([*lines, _format_counts(report)])
-
-
-def _format_summary(name: str, summary: Summary) -> list[str]:
-    scores = (summary.mean_iou, summary.median_iou, *summary.success_rates)
-    return [name, str(summary.num_rows), *(f"{score:.4f}" for score in scores)]
-
-
-def _format_counts(report: EvaluationReport) -> str:
-    return (
-        f"{report.overall.num_rows} rows: {report.count('box')} with a box, {report.count('null')} null, "
-        f"{report.count('missing')} missing, {report.count('unreadable')} unreadable; "
-        "without a box the IoU is 0."
-    )
-
-
-def _format_problems(title: str, problems: Sequence[str]) -> str:
-    lines = [f"{len(problems)} {title}:", *(f"  {problem}" for problem in problems[:NAMED])]
-    return "\n".join(lines if len(problems) <= NAMED else [*lines, f"  and {len(problems) - NAMED} more"])
-
-
-def _to_csv(samples: Sequence[SampleScore]) -> str:
-    edges = ("x0", "y0", "x1", "y1")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["id", "line", "group", "status", "iou", *(f"truth_{e}" for e in edges), *(f"predicted_{e}" for e in edges)]
-    )
-    for sample in samples:
-        predicted = sample.predicted_xyxy or ("",) * 4
-        writer.writerow(
-            [sample.id, sample.line_number, sample.group, sample.status, sample.iou, *sample.truth_xyxy, *predicted]
-        )
-    return text.getvalue()
 
 
 if __name__ == "__main__":

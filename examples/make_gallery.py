@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluate_boxes import SampleScore, evaluate
+from lab.datasets.box_reading import AUTO, BOX_FORMATS
 from lab.datasets.rows import RowFields, read_rows
 from lab.records import Sample
 from viz import GalleryEntry, draw_gallery
@@ -34,6 +35,7 @@ def make_gallery(
     seed: int = 0,
     fields: RowFields | None = None,
     dpi: int = 120,
+    box_format: str = AUTO,
 ) -> str:
     """Choose rows by how well they went, and draw them.
 
@@ -46,6 +48,7 @@ def make_gallery(
         seed: Seed of `random`.
         fields: Under which keys a row holds what; None for the usual ones.
         dpi: Pixels per inch.
+        box_format: How the rows' boxes are written, or `auto`.
 
     Returns:
         One line that says what was drawn.
@@ -54,7 +57,7 @@ def make_gallery(
         ValueError: If rows, predictions or images do not fit, or `select` or `count` is out of range.
     """
     fields = fields or RowFields()
-    scores = evaluate(dataset_jsonl, pred_root, id_field=fields.id).samples
+    scores = evaluate(dataset_jsonl, pred_root, id_field=fields.id, box_format=box_format, resamples=0).samples
     samples = {sample.id: sample for sample in read_rows(dataset_jsonl, fields).samples}
     chosen = choose_scores(scores, select, count, seed)
     entries = [_entry(score, samples) for score in chosen]
@@ -118,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
             fields=RowFields(options.id_field, options.prompt_field, options.image_field),
             dpi=options.dpi,
+            box_format=options.box_format,
         )
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -135,6 +139,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--select", choices=list(HOW), default="spread", help=f"{how} (default: spread)")
     parser.add_argument("--count", type=int, default=12, help="number of pictures (default: 12)")
     parser.add_argument("--seed", type=int, default=0, help="seed of random (default: 0)")
+    parser.add_argument("--box-format", choices=BOX_FORMATS, default=AUTO, help="how the rows' boxes are written")
     parser.add_argument("--dpi", type=int, default=120, help="pixels per inch (default: 120)")
     for name, key in (("id", "id"), ("prompt", "prompt"), ("image", "image_path")):
         parser.add_argument(f"--{name}-field", default=key, help=f"key of the rows (default: {key})")

@@ -1,1 +1,1 @@
-"""Scores of predicted boxes: what evaluate_boxes.py is made of."""
+"""Scores of predictions against ground truth: what a reviewer can count again."""

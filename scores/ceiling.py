@@ -1,101 +1,98 @@
-"""What the grid of the model's patches allows at best, for any run with ground truth."""
+"""What the grid allows: the best box of whole cells for every row, on the grid that was really applied."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from lab.records import Grid
 from lab.statistics.ceiling import best_cell_box, pointing_reachable
+from lab.storage.files import load_meta
 from lab.storage.paths import safe_name
+from scores.evaluation import Rules, ScoredRows, Summary, summarize
+from scores.predictions import Prediction
 from scores.truths import Truth
 
-IOU_THRESHOLDS = (0.25, 0.5, 0.75)
 
-
-@dataclass(frozen=True)
-class Ceiling:
-    """The best that boxes of whole cells can score.
-
-    Attributes:
-        ious: `[rows]` IoU of the best box of each row whose grid is known.
-        reachable: `[rows]` bool, whether the centre of some cell lies in the target.
-        num_unknown: Rows whose grid is not known, since their metadata file is missing or holds none.
-    """
-
-    ious: np.ndarray
-    reachable: np.ndarray
-    num_unknown: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        if not len(self.ious):
-            return {"num_rows": 0, "num_rows_without_grid": self.num_unknown}
-        return {
-            "num_rows": len(self.ious),
-            "num_rows_without_grid": self.num_unknown,
-            "mean_iou": float(self.ious.mean()),
-            **{f"Acc@{limit:g}": float((self.ious >= limit).mean()) for limit in IOU_THRESHOLDS},
-            "pointing": float(self.reachable.mean()),
-        }
-
-    def sentence(self) -> str:
-        """One line for people."""
-        record = self.to_dict()
-        if not record["num_rows"]:
-            return (
-                f"ceiling: the grid of none of {self.num_unknown} rows is known; keep <id>_meta.json beside the boxes."
-            )
-        scores = ", ".join(f"{name} {record[name]:.4f}" for name in record if name.startswith("Acc"))
-        left_out = f"; {self.num_unknown} more rows have no grid" if self.num_unknown else ""
-        return (
-            f"ceiling: the best boxes of whole cells reach mean IoU {record['mean_iou']:.4f}, {scores}, and a cell's "
-            f"centre hits {record['pointing']:.4f} of the targets ({record['num_rows']} rows{left_out})."
-        )
-
-
-def read_ceiling(pred_root: str | os.PathLike[str], truths: Sequence[Truth]) -> Ceiling:
-    """Search the best box of whole cells of every row, on the grid that was applied to its picture.
+def ceiling_rows(rows: ScoredRows, pred_root: str | os.PathLike[str]) -> tuple[ScoredRows, int]:
+    """Replace every prediction by the best box of whole cells of its grid.
 
     Args:
-        pred_root: Directory with `<id>_meta.json`, or with one directory for each id that holds it.
-        truths: The rows.
+        rows: The rows.
+        pred_root: Directory of the predictions, whose `<id>_bbox.json` or `<id>_meta.json` hold the grid.
 
     Returns:
-        The ceiling over the rows whose metadata hold a grid.
-    """
-    ious, reachable = [], []
-    for truth in truths:
-        found = _grid_of(Path(pred_root), safe_name(truth.id))
-        if found is not None:
-            ious.append(best_cell_box(truth.box_xyxy, *found)[0])
-            reachable.append(pointing_reachable(truth.box_xyxy, found[0]))
-    return Ceiling(np.array(ious), np.array(reachable), len(truths) - len(ious))
-
-
-def _grid_of(root: Path, name: str) -> tuple[Grid, tuple[int, int]] | None:
-    """Grid and image size from a row's metadata; None where there are none.
+        The rows whose grid is known, and how many are not.
 
     Raises:
-        ValueError: If the file is there and no metadata.
+        ValueError: No grid is known.
     """
-    path = next((p for p in (root / f"{name}_meta.json", root / name / f"{name}_meta.json") if p.is_file()), None)
-    if path is None:
-        return None
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        if meta.get("grid") is None:
-            return None
-        width, height = meta["image_size"]
-        return Grid(**meta["grid"]), (int(width), int(height))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    found: list[tuple[int, float, Sequence[float], bool]] = []
+    for index, (truth, prediction) in enumerate(zip(rows.truths, rows.predictions)):
+        grid = _grid_of(truth.id, prediction, Path(pred_root))
+        size = prediction.image_size_wh
+        if grid is None or size is None or truth.box_xyxy is None:
+            continue
+        iou, box = best_cell_box(truth.box_xyxy, grid, size)
+        found.append((index, iou, box if iou > 0 else (np.nan,) * 4, pointing_reachable(truth.box_xyxy, grid)))
+    if not found:
         raise ValueError(
-            f"Expected {path} to hold metadata with a grid and an image size, but got none that can be read "
-            f"({type(error).__name__}). Run the row again."
+            f"Expected {pred_root} to tell the grid of its predictions, but got none: it stands in <id>_bbox.json, and "
+            "in <id>_meta.json beside attention files. Run stage=batch again, or leave --ceiling out."
+        )
+    chosen = rows.take([index for index, *_ in found])
+    boxes = np.array([box for _, _, box, _ in found], dtype=np.float64)
+    best = ScoredRows(
+        chosen.truths,
+        tuple(Prediction("box", peak_xy=_point(truth, hit)) for truth, (*_, hit) in zip(chosen.truths, found)),
+        chosen.truth_xyxy,
+        boxes,
+        np.array([iou for _, iou, *_ in found]),
+    )
+    return best, len(rows.truths) - len(found)
+
+
+def _point(truth: Truth, can_be_hit: bool) -> tuple[float, float]:
+    """A point within the target where the centre of some cell lies in it, else one outside of everything."""
+    if not can_be_hit or truth.box_xyxy is None:
+        return -1.0, -1.0
+    return truth.box_xyxy[0], truth.box_xyxy[1]
+
+
+def summarize_ceiling(rows: ScoredRows, pred_root: str | os.PathLike[str], rules: Rules) -> tuple[Summary, int]:
+    """Scores of the best boxes of whole cells, and the number of rows without a known grid."""
+    best, unknown = ceiling_rows(rows, pred_root)
+    return summarize(best, rules), unknown
+
+
+def _grid_of(sample_id: str, prediction: Prediction, root: Path) -> Optional[Grid]:
+    """The grid that a prediction says it was made on, or that the metadata beside it say; None where neither does.
+
+    Raises:
+        ValueError: If the metadata are there and cannot be read.
+    """
+    stated: Any = (prediction.record or {}).get("grid")
+    where = f"<id>_bbox.json of {sample_id!r}"
+    if stated is None:
+        name = safe_name(sample_id)
+        paths = (root / f"{name}_meta.json", root / name / f"{name}_meta.json")
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            return None
+        stated, where = load_meta(path).get("grid"), str(path)
+    return None if stated is None else _as_grid(stated, where)
+
+
+def _as_grid(stated: Any, where: str) -> Grid:
+    try:
+        numbers = {key: float(stated[key]) for key in ("x0", "y0", "cell_w", "cell_h")}
+        return Grid(int(stated["rows"]), int(stated["cols"]), **numbers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected {where} to hold a grid of six numbers, but got none that can be read ({type(error).__name__}). "
+            "Run the row again."
         ) from error

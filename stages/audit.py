@@ -24,7 +24,7 @@ from lab.records import CollectedAttention
 from lab.statistics.bootstrap import cluster_numbers
 from lab.statistics.head_sets import HeadSets, comparison_sets
 from lab.storage.attention_files import load_attention
-from scores.truths import Truth, read_truths
+from scores.truths import Size, Truth, read_truths
 from stages.audit_outputs import AuditedRows, describe_audit, describe_scores, named_scores, write_audit
 from stages.choosing import choose_for, localize_choice, score_sample
 from stages.labelled import warn_in_sample, write_labelled
@@ -87,7 +87,7 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
     Raises:
         ValueError: There is no ground truth for any of the files, or a file can no longer be read.
     """
-    truths = _read_truths(settings)
+    truths = _read_truths(settings, _sizes(survey))
     rows = np.flatnonzero([source.id in truths for source in survey.sources])
     if not len(rows):
         raise ValueError(
@@ -118,11 +118,21 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
     return TruthCheck(lines, named, [*written, labelled])
 
 
-def _read_truths(settings: Settings) -> dict[str, Truth]:
-    truths, problems = read_truths(str(settings.data.ground_truth), settings.data.id_field)
-    for problem in problems:
+def _sizes(survey: Survey) -> dict[str, Size]:
+    return {source.id: (float(source.image_size_wh[0]), float(source.image_size_wh[1])) for source in survey.sources}
+
+
+def _read_truths(settings: Settings, sizes: Mapping[str, Size]) -> dict[str, Truth]:
+    """Ground truth by id; the sizes of the pictures help to tell how its boxes are written."""
+    data = settings.data
+    found = read_truths(
+        str(data.ground_truth), data.id_field, box_format=data.box_format, sizes=sizes, option="data.box_format"
+    )
+    for problem in found.broken:
         logger.warning("Ground truth left out: %s", problem)
-    return {truth.id: truth for truth in truths}
+    for reading in found.reading:
+        logger.info("Boxes %s.", reading)
+    return {truth.id: truth for truth in found.rows if truth.box_xyxy is not None}
 
 
 def _box_plan(settings: Settings, selection: DatasetSelection) -> tuple[Plan, str]:
@@ -149,7 +159,7 @@ def _plan_work(
     pictures = {survey.sources[row].id: survey.sources[row].picture for row in rows}
     targets: dict[str, dict[tuple[float, float, float, float], None]] = {}
     for sample_id, picture in pictures.items():
-        targets.setdefault(picture, {})[truths[sample_id].box_xyxy] = None
+        targets.setdefault(picture, {})[truths[sample_id].target_xyxy] = None
     sets = comparison_sets(heads, num_layers, num_heads)
     flat = [[layer * num_heads + head for layer, head in variant.heads] for variant in variants]
     members = np.concatenate([sets.members, np.array(flat, dtype=np.intp)])
@@ -171,7 +181,7 @@ def _measure(path: Path, work: _Work) -> _Measured:
     choice = choose_for(collected, table, work.plan)
     box_xyxy = localize_choice(collected, choice, settings).box_xyxy
     audit = _audit(collected, table, truth, work) if settings.data.audit else None
-    return _Measured(audit, 0.0 if box_xyxy is None else box_iou(box_xyxy, truth.box_xyxy))
+    return _Measured(audit, 0.0 if box_xyxy is None else box_iou(box_xyxy, truth.target_xyxy))
 
 
 def _audit(collected: CollectedAttention, table: HeadTable, truth: Truth, work: _Work) -> SampleAudit:
@@ -190,7 +200,7 @@ def _audit(collected: CollectedAttention, table: HeadTable, truth: Truth, work: 
         relative_threshold=logic.mask.relative_threshold,
     )
     mask = _read_mask(truth, collected, str(work.plan.settings.data.ground_truth))
-    targets = Targets(picture, boxes, boxes.index(truth.box_xyxy), mask)
+    targets = Targets(picture, boxes, boxes.index(truth.target_xyxy), mask)
     return measure_sample(collected.attention, collected.grid, collected.image_size_wh, targets, found)
 
 

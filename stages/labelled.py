@@ -104,7 +104,7 @@ def write_labelled(
 def _read_maps(audited: AuditedRows, candidates: Sequence[tuple[int, int]], settings: Settings) -> list[_Maps]:
     """Smoothed maps of the candidates on every row, with what a box needs: a third reading, float32 to save memory."""
     layers, heads = np.array(candidates).T
-    truths = {truth.id: truth.box_xyxy for truth in audited.truths}
+    truths = {truth.id: truth.target_xyxy for truth in audited.truths}
     smoothing = settings.logic.smoothing
 
     def read(path: Path) -> _Maps:

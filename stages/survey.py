@@ -54,6 +54,7 @@ class Source:
         picture: Name of the picture; all files of one name are about one picture.
         sum_precision: Relative precision of its attention sums.
         made_with: What it says of the settings that belong to its model.
+        image_size_wh: Width and height of its picture, in pixels.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Source:
     picture: str
     sum_precision: float
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    image_size_wh: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
     # A file that does not name its picture is taken to have one of its own.
     picture = sample.image_file or f"picture of {sample.id}"
     made_with = {key: collected.meta[key] for key in _MADE_WITH_KEYS if key in collected.meta}
-    source = Source(path, sample.id, origin, picture, sum_precision(collected.meta), made_with)
+    precision = sum_precision(collected.meta)
+    source = Source(path, sample.id, origin, picture, precision, made_with, collected.image_size_wh)
     return source, score_sample(collected, settings)
 
 

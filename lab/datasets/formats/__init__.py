@@ -1,0 +1,1 @@
+"""The formats in which referring expressions are handed about, one file each."""
