@@ -11,11 +11,12 @@ import select
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -38,7 +39,9 @@ class Browser:
     """One browser with one page; what the page logs, throws and asks the network for is kept."""
 
     def __init__(self, profile: Path) -> None:
-        assert CHROMIUM is not None
+        """Start a browser that keeps its files in `profile`; it must be closed."""
+        if CHROMIUM is None:
+            raise ValueError("Expected Chromium to be installed, but found none. Install it: apt-get install chromium.")
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
         self._buffer = b""
@@ -132,11 +135,19 @@ class Browser:
     def press(self, key: str, code: int, text: str = "") -> None:
         """Press and release a key."""
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, text=text if kind == "keyDown" else "")
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                text=text if kind == "keyDown" else "",
+            )
 
     def resize(self, width: int, height: int, scale: float = 1.0) -> None:
         """Give the page a size in CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
+        )
 
     def scheme(self, name: str) -> None:
         """Ask for `light` or `dark` colours."""
@@ -155,4 +166,3 @@ class Browser:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        time.sleep(0)

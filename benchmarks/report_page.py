@@ -1,4 +1,7 @@
-"""How large the report is, how soon it opens and how fast a slider is, in a real browser: `python -m benchmarks.report_page`."""
+"""Size of the report, time until it is open, and time of a slider's move, in a real browser.
+
+`python -m benchmarks.report_page` needs Chromium.
+"""
 
 from __future__ import annotations
 

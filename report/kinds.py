@@ -22,8 +22,16 @@ KINDS = (
         f"IoU below {HIT_IOU}, and one cell outside the true box holds at least {SINK_SHARE:.0%} of the used heads' "
         "attention on the picture.",
     ),
-    ("wrong_object", "wrong object", f"No sink, and IoU below {OTHER_OBJECT_IOU}: the box hardly touches the true one."),
-    ("too_large", "too large", f"IoU from {OTHER_OBJECT_IOU} to {HIT_IOU}, and the box is no smaller than the true one."),
+    (
+        "wrong_object",
+        "wrong object",
+        f"No sink, and IoU below {OTHER_OBJECT_IOU}: the box hardly touches the true one.",
+    ),
+    (
+        "too_large",
+        "too large",
+        f"IoU from {OTHER_OBJECT_IOU} to {HIT_IOU}, and the box is no smaller than the true one.",
+    ),
     ("too_small", "too small", f"IoU from {OTHER_OBJECT_IOU} to {HIT_IOU}, and the box is smaller than the true one."),
 )
 """Key, name and rule of each kind; the first rule that holds decides."""

@@ -176,7 +176,8 @@ def _dataset(part: DatasetPart) -> dict[str, Any]:
         "bars": [_bar(bar) for bar in part.audit],
         "verdict": part.verdict,
         "scores": [_bar(bar) for bar in part.scores],
-        "protocol": part.protocol and {"columns": list(part.protocol[0]), "rows": [list(row) for row in part.protocol[1]]},
+        "protocol": part.protocol
+        and {"columns": list(part.protocol[0]), "rows": [list(row) for row in part.protocol[1]]},
     }
 
 
@@ -201,7 +202,10 @@ def render(run: ReportRun, data: dict[str, Any]) -> str:
     script = '(() => {\n"use strict";\n' + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
     )
     return environment.get_template("report.html.j2").render(
         title=run.title,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from lab.command_line.results import StageResult
 from lab.config.settings import Settings, model_directory_name
 from lab.heads.head_scores import HeadTable
 from lab.heads.ranking import elbow_threshold
+from lab.messages import shorten_reason
 from lab.records import CollectedAttention
-from lab.storage.attention_files import load_attention
+from lab.storage.attention_files import load_attention, read_image_size
 from lab.storage.files import atomic_write
 from report.choosing import choose_samples
 from report.page import build
@@ -24,7 +26,7 @@ from report.records import BoxRules, OtherRow, OtherRun, ReportRun, ReportSample
 from stages.choosing import rank_sample, score_sample
 from stages.plan import selection_rules
 from stages.report_dataset import compare_bars, read_dataset
-from stages.report_rows import ReportRow, read_other_rows, read_report_rows, read_true_boxes, settings_of_run
+from stages.report_rows import ReportRow, read_other_rows, read_report_rows, settings_of_run, with_true_boxes
 from stages.summaries import SOURCES, describe_files
 from stages.survey import attention_dirs
 
@@ -64,23 +66,23 @@ def with_report(result: StageResult, settings: Settings) -> StageResult:
 
 def write_report(directory: Path, settings: Settings) -> list[str]:
     """Choose the pictures, make the page, write it beside the results, and say how to open it."""
-    truths = read_true_boxes(settings)
-    rows, failures = read_report_rows(directory, truths)
+    found, failures = read_report_rows(directory)
+    rows = with_true_boxes(found, settings)
     chosen = choose_samples(
         [row.iou for row in rows], settings.report.select, settings.report.max_samples, settings.report.seed
     )
     run_settings = settings_of_run(directory, settings)
-    shown = [rows[place] for place in chosen]
+    shown = _survey([rows[place] for place in chosen], run_settings)
     run = _describe_run(directory, rows, shown, failures, run_settings)
     if settings.report.against is not None:
-        others = read_other_rows(Path(settings.report.against), truths)
+        others = with_true_boxes(read_other_rows(Path(settings.report.against)), settings)
         against = OtherRun(settings.report.against, [_other(row) for row in others], compare_bars(rows, others))
         run = dataclasses.replace(run, against=against)
     path = Path(settings.data.analysis_dir or directory) / "report.html"
-    page = build(run, _read_samples(shown, run, run_settings))
+    page = build(run, _read_samples(shown.rows, run, run_settings))
     atomic_write(path, page.encode("utf-8"))
     size = f"{len(page.encode('utf-8')) / 1e6:.1f} MB"
-    return [f"report  {len(shown)} of {len(rows)} rows, {size}; open it in a browser", *describe_files([path])]
+    return [f"report  {len(shown.rows)} of {len(rows)} rows, {size}; open it in a browser", *describe_files([path])]
 
 
 def _other(row: ReportRow) -> OtherRow:
@@ -90,58 +92,92 @@ def _other(row: ReportRow) -> OtherRow:
 def _describe_run(
     directory: Path,
     rows: Sequence[ReportRow],
-    shown: Sequence[ReportRow],
+    shown: _Shown,
     failures: Sequence[tuple[str, str]],
     settings: Settings,
 ) -> ReportRun:
     """What all pictures share; the mean sums are those of the pictures that are shown."""
-    mean_sums, num_cells, model_name = _mean_sums(shown, settings)
     analysis = Path(settings.data.analysis_dir or directory)
-    dataset, fixed, wanted = read_dataset(analysis, rows, mean_sums, settings)
+    dataset, fixed, wanted = read_dataset(analysis, rows, shown.mean_sums, settings)
     by_iou = any(row.iou is not None for row in rows)
     how = {"spread": "spread evenly over their IoUs" if by_iou else "spread evenly over the run"}
     return ReportRun(
-        title=f"Localization heads of {model_directory_name(model_name)}",
-        model_name=model_name,
+        title=f"Localization heads of {model_directory_name(shown.model_name)}",
+        model_name=shown.model_name,
         about=[
-            f"{len(shown)} of {len(rows)} rows of {directory}: "
+            f"{len(shown.rows)} of {len(rows)} rows of {directory}: "
             f"{how.get(settings.report.select, settings.report.select)}.",
         ],
         command=_command(directory, settings),
-        num_layers=mean_sums.shape[0],
-        num_heads=mean_sums.shape[1],
-        num_cells=num_cells,
+        num_layers=shown.mean_sums.shape[0],
+        num_heads=shown.mean_sums.shape[1],
+        num_cells=shown.num_cells,
         rules=_box_rules(settings),
         top_k=settings.logic.top_k,
         fixed=fixed,
         wanted=wanted,
         dataset=dataset,
-        num_samples=len(shown),
+        num_samples=len(shown.rows),
         seed=settings.report.seed,
-        failures=failures,
+        failures=[*failures, *shown.failures],
     )
 
 
-def _mean_sums(shown: Sequence[ReportRow], settings: Settings) -> tuple[np.ndarray, int, str]:
-    """Mean attention sums `[layers, heads]` of the pictures shown, cells of the largest grid, name of the model."""
-    sums, cells, names = [], 0, set()
-    for row in shown:
-        collected = _load(row)
+@dataclass(frozen=True)
+class _Shown:
+    """The rows that can be shown, and what their attention files have in common.
+
+    Attributes:
+        rows: The rows.
+        failures: Id and reason of each chosen row whose attention or picture cannot be read.
+        mean_sums: `[layers, heads]` mean attention sums.
+        num_cells: Cells of the largest grid.
+        model_name: The model.
+    """
+
+    rows: list[ReportRow]
+    failures: list[tuple[str, str]]
+    mean_sums: np.ndarray
+    num_cells: int
+    model_name: str
+
+
+def _survey(chosen: Sequence[ReportRow], settings: Settings) -> _Shown:
+    """Read the chosen rows once; a row that cannot be read costs itself only."""
+    rows, failures, sums, cells, models = [], [], [], 0, set()
+    for row in chosen:
+        try:
+            collected = _load(row)
+        except (OSError, ValueError) as error:
+            failures.append((row.id, shorten_reason(error)))
+            continue
+        rows.append(row)
         sums.append(score_sample(collected, settings).attn_sum)
         cells = max(cells, collected.grid.num_cells)
-        names.add(str(collected.meta.get("model_name")))
-    if len({array.shape for array in sums}) > 1 or len(names) > 1:
+        models.add(str(collected.meta.get("model_name")))
+    if not rows:
+        raise ValueError(f"Expected at least one row to show, but none can be read: {failures[0][1]}")
+    if len({array.shape for array in sums}) > 1 or len(models) > 1:
         raise ValueError(
-            f"Expected the attention files of a report to be of one model, but got {', '.join(sorted(names))}. "
+            f"Expected the attention files of a report to be of one model, but got {', '.join(sorted(models))}. "
             "Keep each model's results in a directory of its own."
         )
-    return np.mean(sums, axis=0), cells, names.pop()
+    return _Shown(rows, failures, np.mean(sums, axis=0), cells, models.pop())
 
 
 def _load(row: ReportRow) -> CollectedAttention:
+    """The attention of a row, whose picture must be there, too."""
     if row.path is None:
         raise ValueError(f"Expected the row {row.id!r} of a report to have an attention file, but it has none.")
-    return load_attention(row.path)
+    collected = load_attention(row.path)
+    picture = collected.sample.image_file
+    size_wh = read_image_size(picture)
+    if size_wh != collected.image_size_wh:
+        raise ValueError(
+            f"Expected {picture} to be the picture of {collected.image_size_wh} pixels that the attention was "
+            f"collected on, but got one of {size_wh}. Put it back."
+        )
+    return collected
 
 
 def _box_rules(settings: Settings) -> BoxRules:
@@ -163,7 +199,11 @@ def _read_samples(shown: Sequence[ReportRow], run: ReportRun, settings: Settings
         table = score_sample(collected, settings)
         ranked = [(score.layer, score.head) for score in rank_sample(table, settings)]
         maps = collected.attention.reshape(-1, *collected.grid.shape)
-        scores = {"sum": table.attn_sum, "entropy": table.spatial_entropy, **_against_truth(collected, maps, row, run.rules)}
+        scores = {
+            "sum": table.attn_sum,
+            "entropy": table.spatial_entropy,
+            **_against_truth(collected, maps, row, run.rules),
+        }
         if run.dataset.frequency is not None and row.source == "heads_file":
             ranked = [*run.fixed, *ranked]
         yield ReportSample(
@@ -198,12 +238,18 @@ def _against_truth(
     )
     width, height = collected.image_size_wh
     inside = maps * cell_coverage((0, 0, width, height), collected.grid)
-    covered, visible = cell_coverage(row.truth_xyxy, collected.grid), cell_coverage((0, 0, width, height), collected.grid)
+    covered, visible = (
+        cell_coverage(row.truth_xyxy, collected.grid),
+        cell_coverage((0, 0, width, height), collected.grid),
+    )
     total = inside.sum(axis=(1, 2))
     share = np.divide((maps * covered).sum(axis=(1, 2)), total, out=np.full(len(maps), np.nan), where=total > 0)
     area_share = covered.sum() / visible.sum()
     enrichment = share / area_share if area_share > 0 else np.full(len(maps), np.nan)
-    return {"iou": box_ious(boxes_xyxy, np.array(row.truth_xyxy)).reshape(shape), "enrichment": enrichment.reshape(shape)}
+    return {
+        "iou": box_ious(boxes_xyxy, np.array(row.truth_xyxy)).reshape(shape),
+        "enrichment": enrichment.reshape(shape),
+    }
 
 
 def _filter_codes(table: HeadTable, run: ReportRun, settings: Settings) -> np.ndarray:

@@ -10,11 +10,10 @@ from typing import Any, Optional
 import numpy as np
 
 from lab.config.settings import Settings
-from report.records import Head
 from lab.messages import shorten_reason
 from lab.statistics.bootstrap import cluster_interval, cluster_numbers
 from lab.storage.bounded_json import read_json
-from report.records import Bar, DatasetPart
+from report.records import Bar, DatasetPart, Head
 from stages.report_rows import ReportRow
 
 IOU_THRESHOLDS = (0.25, 0.5, 0.75)
@@ -39,7 +38,9 @@ def score_bars(rows: Sequence[ReportRow]) -> list[Bar]:
 def compare_bars(rows: Sequence[ReportRow], others: Sequence[ReportRow]) -> list[Bar]:
     """Mean IoU of both runs and the mean of their differences, paired by row, over the rows that both have."""
     theirs = {row.id: row.iou for row in others}
-    pairs = [(row.iou, iou, row.picture) for row in rows if row.iou is not None and (iou := theirs.get(row.id)) is not None]
+    pairs = [
+        (row.iou, iou, row.picture) for row in rows if row.iou is not None and (iou := theirs.get(row.id)) is not None
+    ]
     if not pairs:
         return []
     here, there = (np.array(values, dtype=np.float64) for values in list(zip(*pairs))[:2])

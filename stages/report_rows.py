@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -31,23 +31,25 @@ class ReportRow:
         id: Its id.
         path: Its attention file; None in another run that is compared with.
         picture: Name of its picture.
+        size_wh: Width and height of its picture, where they are recorded.
         box_xyxy: Its box, or None.
-        truth_xyxy: The true box, or None where it is not known.
         heads: The heads that were used.
         source: Where they came from.
         notes: Sentences about the choice.
         confidence: How sure the run was, or None.
+        truth_xyxy: The true box, or None where it is not known.
     """
 
     id: str
     path: Optional[Path]
     picture: str
+    size_wh: Optional[tuple[int, int]]
     box_xyxy: Optional[Box]
-    truth_xyxy: Optional[Box]
     heads: tuple[Head, ...]
     source: str
     notes: tuple[str, ...]
     confidence: Optional[float]
+    truth_xyxy: Optional[Box] = None
 
     @property
     def iou(self) -> Optional[float]:
@@ -57,22 +59,26 @@ class ReportRow:
         return 0.0 if self.box_xyxy is None else box_iou(self.box_xyxy, self.truth_xyxy)
 
 
-def read_true_boxes(settings: Settings) -> dict[str, Box]:
-    """The true boxes by id; none without `data.ground_truth`."""
-    if settings.data.ground_truth is None:
-        return {}
-    truths, problems = read_truths(settings.data.ground_truth, settings.data.id_field)
-    for problem in problems:
+def with_true_boxes(rows: Sequence[ReportRow], settings: Settings) -> list[ReportRow]:
+    """Give each row its true box, where `data.ground_truth` holds one; the sizes help to tell how boxes are written."""
+    data = settings.data
+    if data.ground_truth is None:
+        return list(rows)
+    sizes = {row.id: row.size_wh for row in rows if row.size_wh is not None}
+    found = read_truths(
+        data.ground_truth, data.id_field, box_format=data.box_format, sizes=sizes, option="data.box_format"
+    )
+    for problem in found.broken:
         logger.warning("Ground truth left out: %s", problem)
-    return {truth.id: truth.box_xyxy for truth in truths}
+    boxes = {truth.id: truth.box_xyxy for truth in found.rows}
+    return [dataclasses.replace(row, truth_xyxy=boxes.get(row.id)) for row in rows]
 
 
-def read_report_rows(directory: Path, truths: Mapping[str, Box]) -> tuple[list[ReportRow], list[tuple[str, str]]]:
+def read_report_rows(directory: Path) -> tuple[list[ReportRow], list[tuple[str, str]]]:
     """Read the rows of a run that have both a box and an attention file.
 
     Args:
         directory: Directory of results.
-        truths: True boxes by id.
 
     Returns:
         The rows, and the id and reason of each row that failed or whose result cannot be read.
@@ -84,7 +90,7 @@ def read_report_rows(directory: Path, truths: Mapping[str, Box]) -> tuple[list[R
     for path in list_attention_files(directory):
         record_path = OutputPaths.beside(path).bbox_json
         try:
-            rows.append(_read_row(record_path, path, truths))
+            rows.append(_read_row(record_path, path))
         except (OSError, ValueError) as error:
             failures.append((record_path.name, shorten_reason(error)))
     if not rows:
@@ -95,9 +101,9 @@ def read_report_rows(directory: Path, truths: Mapping[str, Box]) -> tuple[list[R
     return rows, failures
 
 
-def read_other_rows(directory: Path, truths: Mapping[str, Box]) -> list[ReportRow]:
+def read_other_rows(directory: Path) -> list[ReportRow]:
     """The rows of another run, which needs no attention files."""
-    rows = [_read_row(path, None, truths) for path in sorted(directory.glob("*_bbox.json"))]
+    rows = [_read_row(path, None) for path in sorted(directory.glob("*_bbox.json"))]
     if not rows:
         raise ValueError(
             f"Expected report.against to hold results to compare with, but got no _bbox.json in {directory}. "
@@ -106,19 +112,18 @@ def read_other_rows(directory: Path, truths: Mapping[str, Box]) -> list[ReportRo
     return rows
 
 
-def _read_row(record_path: Path, path: Optional[Path], truths: Mapping[str, Box]) -> ReportRow:
+def _read_row(record_path: Path, path: Optional[Path]) -> ReportRow:
     record = files.load_bbox_json(record_path)
     box, confidence = record["bbox_xyxy"], record.get("confidence")
     try:
-        sample_id = str(record["id"])
         heads = tuple((int(head["layer"]), int(head["head"])) for head in record["selected_heads"])
         notes = tuple(str(note) for note in record.get("heads_notes") or ())
         return ReportRow(
-            id=sample_id,
+            id=str(record["id"]),
             path=path,
             picture=str(record.get("image_file")),
             box_xyxy=None if box is None else (box[0], box[1], box[2], box[3]),
-            truth_xyxy=truths.get(sample_id),
+            size_wh=_size(record.get("image_size")),
             heads=heads,
             source=str(record.get("heads_source")),
             notes=notes,
@@ -126,8 +131,14 @@ def _read_row(record_path: Path, path: Optional[Path], truths: Mapping[str, Box]
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected {record_path} to name an id and selected_heads, but got {shorten_reason(error)}. Visualize again."
+            f"Expected {record_path} to name an id and selected_heads, but got {shorten_reason(error)}. "
+            "Visualize again."
         ) from error
+
+
+def _size(value: Any) -> Optional[tuple[int, int]]:
+    is_size = isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+    return (value[0], value[1]) if is_size else None
 
 
 def _read_failures(directory: Path) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ RANKED = (*USED, (2, 0), (2, 1))
 RULES = BoxRules(sigma=1.0, truncate=4.0, threshold=1.0, region="largest")
 GRID = Grid(8, 8, 0.0, -20.0, 20.0, 20.0)
 SIZE_WH = (160, 120)
-HOSTILE = '</script><img src=x onerror="document.title=\'broken\'"><!-- & \u2028 \u2029 <b>'
+HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"><!-- & \u2028 \u2029 <b>"
 
 
 def make_sample(directory: Path, number: int, phrase: str = "the bird", sample_id: str | None = None) -> ReportSample:
@@ -30,10 +30,10 @@ def make_sample(directory: Path, number: int, phrase: str = "the bird", sample_i
     cells = (2, number % 5, 4, number % 5 + 3)
     attention = planted_attention(target_cells=cells, seed=number)
     # A bright speck elsewhere and patches of less wanted heads, so that region and number of heads matter.
-    attention[4, 2, 8 * 6 + (number + 5) % 8] += 2.0
+    attention[4, 2, 8 * 6 + (number + 5) % 8] += 0.3
     for head in ((2, 0), (2, 1)):
         row, col = rng.integers(1, 5, 2)
-        attention[head].reshape(8, 8)[row : row + 3, col : col + 3] += 0.6
+        attention[head].reshape(8, 8)[row : row + 3, col : col + 3] += 0.06
     attention = (attention + 0.002 * rng.random(attention.shape)).astype(np.float32)
     sample = Sample(sample_id or f"row{number}", str(path), phrase)
     collected = CollectedAttention(attention, GRID, SIZE_WH, sample, {"model_name": "fake/model"})

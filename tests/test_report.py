@@ -125,7 +125,11 @@ def test_numbers_that_are_none_are_null() -> None:
     assert numbers(np.array([0.123456, np.inf, np.nan, -2.0])) == [0.1235, None, None, -2.0]
 
 
-@pytest.mark.parametrize("text", ["</script>", "<!--", "a & b", "\u2028\u2029", "\ud800", '"\\'], ids=["tag", "comment", "ampersand", "separators", "surrogate", "quotes"])
+@pytest.mark.parametrize(
+    "text",
+    ["</script>", "<!--", "a & b", "\u2028\u2029", "\ud800", '"\\'],
+    ids=["tag", "comment", "ampersand", "separators", "surrogate", "quotes"],
+)
 def test_json_holds_nothing_that_ends_a_script_and_reads_back(text: str) -> None:
     written = script_safe_json({"text": text})
     assert not re.search("[<>&\u2028\u2029\ud800-\udfff]", written)

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from benchmarks.browser import CHROMIUM, Browser
 from report_samples import HEADS, HOSTILE, LAYERS, RANKED, RULES, SIZE_WH, USED, expected_box, make_run, make_sample
 
 from bbox import localize
+from benchmarks.browser import CHROMIUM, Browser
 from lab.boxes import box_iou
 from lab.records import Grid
 from report.page import build
@@ -58,7 +58,9 @@ def page(browser, address) -> Iterator[Browser]:
     browser.open(address)
     yield browser
     assert browser.problems == []
-    assert [url for url in browser.requests if not url.startswith(("data:", "blob:")) and url.partition("#")[0] != address] == []
+    assert [
+        url for url in browser.requests if not url.startswith(("data:", "blob:")) and url.partition("#")[0] != address
+    ] == []
 
 
 def texts(page: Browser, selector: str) -> list[str]:
@@ -259,7 +261,8 @@ def test_svg_csv_and_command_say_what_is_shown(page) -> None:
     page.run(
         "window.saved = []; "
         "const make = URL.createObjectURL;"
-        "URL.createObjectURL = (blob) => { window.saved.push(blob.text()); return make.call(URL, blob); }; 0")
+        "URL.createObjectURL = (blob) => { window.saved.push(blob.text()); return make.call(URL, blob); }; 0"
+    )
     open_sample(page, COUNT)
     set_field(page, "threshold", 2)
     click(page, "#save-svg")
@@ -300,12 +303,21 @@ def test_a_link_to_a_hostile_id_is_restored_and_makes_no_element(page, browser, 
     assert page.run("document.title") == "Localization heads of fake-model"
     for view in ("gallery", "compare", "explorer"):
         click(page, f"#tab-{view}")
-    assert page.run("document.querySelectorAll('img, b, iframe, body > script:not([type]):not(:last-of-type)').length") == 0
+    assert (
+        page.run("document.querySelectorAll('img, b, iframe, body > script:not([type]):not(:last-of-type)').length")
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
     "hash_",
-    ["id=nobody&heads=L0H0", "id=row1&heads=L99H99,xyz", "id=%E0%A4%A", "view=none&sort=no&sigma=-1", "id=row1&sigma=NaN&region=x"],
+    [
+        "id=nobody&heads=L0H0",
+        "id=row1&heads=L99H99,xyz",
+        "id=%E0%A4%A",
+        "view=none&sort=no&sigma=-1",
+        "id=row1&sigma=NaN&region=x",
+    ],
     ids=["unknown-id", "unknown-heads", "broken-encoding", "unknown-view", "unknown-rules"],
 )
 def test_a_broken_link_opens_the_page_all_the_same(page, browser, address, hash_: str) -> None:
@@ -325,7 +337,9 @@ def test_the_data_set_shows_elbow_frequencies_audit_and_scores(page) -> None:
 
 def test_two_runs_stand_side_by_side(page) -> None:
     click(page, "#tab-compare")
-    assert texts(page, "#view-compare .count")[0].endswith(f"The other: another <run>. 1 of {COUNT + 1} pictures are in both.")
+    assert texts(page, "#view-compare .count")[0].endswith(
+        f"The other: another <run>. 1 of {COUNT + 1} pictures are in both."
+    )
     assert page.run("document.querySelectorAll('#view-compare .other.box').length") == 1
 
 
@@ -334,7 +348,9 @@ def test_tabs_work_by_key_and_say_which_is_chosen(page) -> None:
     page.press("ArrowRight", 39)
     assert page.run("document.activeElement.id") == "tab-explorer"
     assert page.run("document.getElementById('tab-explorer').getAttribute('aria-selected')") == "true"
-    assert page.run("[...document.querySelectorAll('button, select, input')].every((e) => e.textContent || e.labels?.length)")
+    assert page.run(
+        "[...document.querySelectorAll('button, select, input')].every((e) => e.textContent || e.labels?.length)"
+    )
 
 
 @pytest.mark.parametrize("view", ["gallery", "explorer", "dataset", "compare"])
@@ -354,5 +370,5 @@ def test_a_head_whose_map_is_left_out_is_told_and_not_drawn(browser, tmp_path, s
     assert fact(browser, "heads") == "L5H0"
     assert "L0H0: map not kept in this file, left out here." in texts(browser, "#result .hint")
     assert browser.run("document.querySelectorAll('.matrix td.unheld').length") == LAYERS * HEADS - len(RANKED)
-    assert SIZE_WH == tuple(samples[0].collected.image_size_wh)
+    assert tuple(samples[0].collected.image_size_wh) == SIZE_WH
     assert browser.problems == []
