@@ -176,8 +176,8 @@ def _dataset(part: DatasetPart) -> dict[str, Any]:
         "bars": [_bar(bar) for bar in part.audit],
         "verdict": part.verdict,
         "scores": [_bar(bar) for bar in part.scores],
-        "protocol": part.protocol
-        and {"columns": list(part.protocol[0]), "rows": [list(row) for row in part.protocol[1]]},
+        "thresholdRange": None if part.threshold_range is None else list(part.threshold_range),
+        "table": None if part.table is None else dataclasses.asdict(part.table),
     }
 
 

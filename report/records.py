@@ -75,6 +75,15 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of words: its caption, the names of its columns, and its rows."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class DatasetPart:
     """What the whole data set says of the heads.
 
@@ -87,7 +96,8 @@ class DatasetPart:
         scores: Scores of the run.
         audit: The fixed heads and their rivals.
         verdict: What the audit says in a sentence.
-        protocol: Columns and rows of a table, or None.
+        threshold_range: Lowest and highest threshold where each sample has its own, or None.
+        table: Ways of choosing heads side by side, or None.
     """
 
     num_samples: int
@@ -98,7 +108,8 @@ class DatasetPart:
     scores: Sequence[Bar] = ()
     audit: Sequence[Bar] = ()
     verdict: Optional[str] = None
-    protocol: Optional[tuple[Sequence[str], Sequence[Sequence[str]]]] = None
+    threshold_range: Optional[tuple[float, float]] = None
+    table: Optional[Table] = None
 
 
 @dataclass(frozen=True)

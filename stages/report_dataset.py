@@ -13,7 +13,7 @@ from lab.config.settings import Settings
 from lab.messages import shorten_reason
 from lab.statistics.bootstrap import cluster_interval, cluster_numbers
 from lab.storage.bounded_json import read_json
-from report.records import Bar, DatasetPart, Head
+from report.records import Bar, DatasetPart, Head, Table
 from stages.report_rows import ReportRow
 
 IOU_THRESHOLDS = (0.25, 0.5, 0.75)
@@ -84,8 +84,9 @@ def read_dataset(
     """
     record = _read(directory / "batch_selected_heads.json")
     used = used_heads(rows)
-    audit, verdict = _audit_bars(_read(directory / "head_audit.json"))
-    common: dict[str, Any] = {"mean_sums": mean_sums, "scores": score_bars(rows), "audit": audit, "verdict": verdict}
+    audit_record = _read(directory / "head_audit.json")
+    audit, verdict = _audit_bars(audit_record)
+    common: dict[str, Any] = {"mean_sums": mean_sums, "scores": score_bars(rows), "audit": audit, "verdict": verdict, "table": _ablation(audit_record)}
     if record is None:
         frequency = np.zeros(mean_sums.shape)
         for (layer, head), count in used:
@@ -110,7 +111,7 @@ def _recorded(
             frequency[int(row["layer"]), int(row["head"])] = float(row["frequency"])
             chosen.append((int(row["layer"]), int(row["head"])))
         fixed = [(int(head["layer"]), int(head["head"])) for head in record["heads"]]
-        count, threshold = int(record["num_samples"]), record["threshold"].get("mean", record["threshold"].get("value"))
+        count, threshold = int(record["num_samples"]), record["threshold"]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ValueError(
             "Expected batch_selected_heads.json to hold counts and heads of the model, "
@@ -125,8 +126,15 @@ def _recorded(
         f"Frequencies and threshold: batch_selected_heads.json, {count} samples. "
         "Mean sums: over the pictures of this report."
     )
-    part = DatasetPart(count, source, frequency=frequency, threshold=_number(threshold), **common)
+    part = DatasetPart(count, source, frequency=frequency, threshold=_number(threshold.get("value")), threshold_range=_range(threshold), **common)
     return part, fixed, [*chosen, *(head for head, _ in used)]
+
+
+def _range(threshold: Mapping[str, Any]) -> Optional[tuple[float, float]]:
+    """Lowest and highest threshold, where each sample has its own."""
+    low, high = _number(threshold.get("min")), _number(threshold.get("max"))
+    has_own = threshold.get("scope") == "sample" and _number(threshold.get("value")) is None
+    return (low, high) if has_own and low is not None and high is not None else None
 
 
 def _number(value: Any) -> Optional[float]:
@@ -152,6 +160,18 @@ def _audit_bar(name: str, interval: Any) -> Optional[Bar]:
         return None
     note = f"{interval.get('n')} rows of {interval.get('pictures')} pictures"
     return Bar(name, float(interval["estimate"]), _number(interval.get("low")), _number(interval.get("high")), note)
+
+
+def _ablation(record: Optional[Mapping[str, Any]]) -> Optional[Table]:
+    """Ways of choosing heads, with the heads that each gives and how often their box is right."""
+    rows = [row for row in (record or {}).get("ablation") or () if isinstance(row, Mapping)]
+    found = []
+    for row in rows:
+        heads = [str(head.get("head")) for head in row.get("heads") or () if isinstance(head, Mapping)]
+        bar = _audit_bar("", row.get("acc@0.5") or row.get("Acc@0.5"))
+        ends = "" if bar is None or bar.low is None or bar.high is None else f" [{bar.low:.3f}, {bar.high:.3f}]"
+        found.append([str(row.get("name")), " ".join(heads), "-" if bar is None else f"{bar.value:.3f}{ends}"])
+    return Table("Ways of choosing the heads", ["heads by", "heads", "Acc@0.5"], found) if found else None
 
 
 def _read(path: Path) -> Optional[dict[str, Any]]:

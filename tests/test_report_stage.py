@@ -135,7 +135,10 @@ def test_what_batch_analyze_left_is_shown(settings, tmp_path) -> None:
     record = json.loads((tmp_path / "results" / "batch_selected_heads.json").read_text())
     assert data["fixed"] == [head["layer"] * 4 + head["head"] for head in record["heads"]]
     assert data["dataset"]["source"].startswith("Frequencies and threshold: batch_selected_heads.json")
-    assert data["dataset"]["threshold"] is not None
+    low, high = data["dataset"]["thresholdRange"]
+    assert (low, high) == (record["threshold"]["min"], record["threshold"]["max"])
+    assert data["dataset"]["threshold"] is None
+    assert data["dataset"]["table"]["rows"][0][0] == "both criteria"
     names = [bar["name"] for bar in data["dataset"]["bars"]]
     assert names[0] == "fixed heads"
     assert "all heads" in names

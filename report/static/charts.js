@@ -47,17 +47,29 @@ function elbowChart(dataset) {
     "heads, least first", "mean sum over the image");
   const path = order.map(({ sum }, i) => `${i ? "L" : "M"}${chart.x(i + 1).toFixed(1)} ${chart.y(sum).toFixed(1)}`).join("");
   chart.node.append(s("path", { d: path, class: "line" }));
-  if (dataset.threshold !== null) {
-    const y = chart.y(dataset.threshold);
-    chart.node.append(s("line", { x1: chart.x(1), x2: CHART.width - CHART.right, y1: y, y2: y, class: "limit" }),
-      s("text", { x: chart.x(1) + 4, y: y - 5, class: "strong" }, `threshold ${formatNumber(dataset.threshold)}`));
+  const [limits, text] = thresholdsOf(dataset);
+  for (const limit of limits) {
+    chart.node.append(s("line", { x1: chart.x(1), x2: CHART.width - CHART.right, y1: chart.y(limit), y2: chart.y(limit), class: "limit" }));
   }
+  if (limits.length) chart.node.append(s("text", { x: chart.x(1) + 4, y: chart.y(Math.max(...limits)) - 5, class: "strong" }, text));
   order.forEach(({ sum, head }, i) => {
     if (!DATA.fixed.includes(head)) return;
     const label = `${headName(head)}: mean sum ${formatNumber(sum)}, place ${i + 1} of ${order.length}`;
     chart.node.append(s("circle", { cx: chart.x(i + 1), cy: chart.y(sum), r: 5, class: "point" }, s("title", {}, label)));
   });
   return chart.node;
+}
+
+/**
+ * The threshold of the data set, or the ends of those of the samples; and what to call it.
+ * @param {Dataset} dataset
+ * @returns {[number[], string]}
+ */
+function thresholdsOf(dataset) {
+  if (dataset.threshold !== null) return [[dataset.threshold], `threshold ${formatNumber(dataset.threshold)}`];
+  if (dataset.thresholdRange === null) return [[], ""];
+  const ends = dataset.thresholdRange.map(formatNumber).join(" to ");
+  return [dataset.thresholdRange, `each sample has its own threshold, ${ends}`];
 }
 
 /**

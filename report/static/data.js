@@ -12,7 +12,8 @@
  * @typedef {{name: string, value: number, low: number | null, high: number | null, note: string}} Bar
  * @typedef {{
  *   numSamples: number, source: string, frequency: number[] | null, meanSums: number[], threshold: number | null,
- *   bars: Bar[], verdict: string | null, scores: Bar[], protocol: {columns: string[], rows: string[][]} | null,
+ *   bars: Bar[], verdict: string | null, scores: Bar[], thresholdRange: number[] | null,
+ *   table: {caption: string, columns: string[], rows: string[][]} | null,
  * }} Dataset
  * @typedef {{
  *   title: string, model: string, command: string, about: string[], numLayers: number, numHeads: number,

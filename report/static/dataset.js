@@ -9,7 +9,7 @@ function startDataset(place) {
     panel("Attention sums and the elbow", elbowChart(dataset), "Points: the heads that are fixed for the data set, or used most often."),
     frequencyPanel(dataset),
     dataset.bars.length ? panel("Audit of the heads", barChart(dataset.bars, "Mean IoU of the heads and of their rivals"), dataset.verdict || "") : null,
-    dataset.protocol ? tableOf(dataset.protocol.columns, dataset.protocol.rows, "Protocol") : null));
+    dataset.table ? panel(dataset.table.caption, tableOf(dataset.table.columns, dataset.table.rows, ""), "") : null));
 }
 
 /**

@@ -155,7 +155,9 @@ function drawStage(sample) {
  */
 function peakInImage(map, sample) {
   const inside = cellsInImage(sample.grid, sample.size);
-  return Array.prototype.reduce.call(map, (top, value, i) => (inside[i] ? Math.max(top, value) : top), 0);
+  let top = 0;
+  for (let i = 0; i < map.length; i += 1) top = inside[i] ? Math.max(top, map[i]) : top;
+  return top;
 }
 
 /**
