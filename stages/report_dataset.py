@@ -86,7 +86,13 @@ def read_dataset(
     used = used_heads(rows)
     audit_record = _read(directory / "head_audit.json")
     audit, verdict = _audit_bars(audit_record)
-    common: dict[str, Any] = {"mean_sums": mean_sums, "scores": score_bars(rows), "audit": audit, "verdict": verdict, "table": _ablation(audit_record)}
+    common: dict[str, Any] = {
+        "mean_sums": mean_sums,
+        "scores": score_bars(rows),
+        "audit": audit,
+        "verdict": verdict,
+        "table": _ablation(audit_record),
+    }
     if record is None:
         frequency = np.zeros(mean_sums.shape)
         for (layer, head), count in used:
@@ -126,7 +132,8 @@ def _recorded(
         f"Frequencies and threshold: batch_selected_heads.json, {count} samples. "
         "Mean sums: over the pictures of this report."
     )
-    part = DatasetPart(count, source, frequency=frequency, threshold=_number(threshold.get("value")), threshold_range=_range(threshold), **common)
+    limits: dict[str, Any] = {"threshold": _number(threshold.get("value")), "threshold_range": _range(threshold)}
+    part = DatasetPart(count, source, frequency=frequency, **limits, **common)
     return part, fixed, [*chosen, *(head for head, _ in used)]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,8 @@ from bbox import localize
 from benchmarks.browser import CHROMIUM, Browser
 from lab.boxes import box_iou
 from lab.records import Grid
+from lab.storage.attention_files import save_attention
+from lab.storage.files import load_bbox_json
 from report.page import build
 from report.records import ReportSample
 
@@ -275,8 +280,9 @@ def test_svg_csv_and_command_say_what_is_shown(page) -> None:
     assert "L3H1 L4H2 L5H0,1,4,2,largest" in line
     click(page, "#show-command")
     command = page.run("document.getElementById('text-field').value")
-    for part in ("stage=visualize", "'logic.manual_heads=[L3H1,L4H2,L5H0]'", "logic.mask.relative_threshold=2"):
-        assert part in command
+    assert command.startswith("mkdir -p views && cp out/row9.pkl.gz views/ && python pipeline.py stage=visualize ")
+    assert "data.attention_file=views/row9.pkl.gz 'logic.manual_heads=[L3H1,L4H2,L5H0]'" in command
+    assert "logic.mask.relative_threshold=2" in command
     click(page, "#text-close")
 
 
@@ -372,3 +378,21 @@ def test_a_head_whose_map_is_left_out_is_told_and_not_drawn(browser, tmp_path, s
     assert browser.run("document.querySelectorAll('.matrix td.unheld').length") == LAYERS * HEADS - len(RANKED)
     assert tuple(samples[0].collected.image_size_wh) == SIZE_WH
     assert browser.problems == []
+
+
+def test_the_command_of_a_view_gives_the_box_of_the_view(browser, tmp_path, samples) -> None:
+    file = tmp_path / "it's one" / "row 1.pkl.gz"
+    file.parent.mkdir()
+    save_attention(file, samples[1].collected, dtype="float32")
+    path = tmp_path / "report.html"
+    path.write_text(build(make_run(1), [replace(samples[1], file=str(file))]), encoding="utf-8")
+    browser.open(f"{path.as_uri()}#id=row1&heads=L3H1,L2H0&sigma=0.5&threshold=1.2&region=heaviest")
+    click(browser, "#show-command")
+    command = browser.run("document.getElementById('text-field').value")
+    command = command.replace("python pipeline.py", shlex.join([sys.executable, str(ROOT / "pipeline.py")]))
+    subprocess.run(
+        ["sh", "-c", f"{command} save_fig=false model.name=fake/model"], cwd=tmp_path, check=True, capture_output=True
+    )
+    found = load_bbox_json(tmp_path / "views" / "row 1_bbox.json")
+    np.testing.assert_allclose(found["bbox_xyxy"], shown_box(browser), atol=0.1)
+    assert [(head["layer"], head["head"]) for head in found["selected_heads"]] == [(3, 1), (2, 0)]

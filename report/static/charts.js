@@ -78,19 +78,21 @@ function thresholdsOf(dataset) {
  * @param {string} label
  */
 function barChart(bars, label) {
-  const [row, left, width] = [34, 190, 560];
-  const top = Math.max(1, ...bars.map((bar) => Math.max(bar.value, bar.high || 0)));
-  const x = (/** @type {number} */ value) => left + (Math.max(value, 0) / top) * (width - left - 175);
+  const [row, left, width] = [34, 225, 640];
+  const ends = bars.flatMap((bar) => [bar.value, bar.low || 0, bar.high || 0]);
+  const [bottom, top] = [Math.min(0, ...ends), Math.max(1, ...ends)];
+  const x = (/** @type {number} */ value) => left + ((value - bottom) / (top - bottom)) * (width - left - 175);
   const node = s("svg", { viewBox: `0 0 ${width} ${row * bars.length + 8}`, class: "chart", role: "img", "aria-label": label });
   bars.forEach((bar, i) => {
     const y = i * row + 6;
-    const ends = bar.low === null || bar.high === null ? "" : ` [${bar.low.toFixed(3)}, ${bar.high.toFixed(3)}]`;
+    const interval = bar.low === null || bar.high === null ? "" : ` [${bar.low.toFixed(3)}, ${bar.high.toFixed(3)}]`;
+    const [from, to] = [x(Math.min(bar.value, 0)), x(Math.max(bar.value, 0))];
     node.append(s("text", { x: left - 8, y: y + 17, "text-anchor": "end" }, bar.name),
-      s("rect", { x: left, y, width: x(bar.value) - left, height: row - 12, class: i ? "bar-other" : "bar-first" }));
+      s("rect", { x: from, y, width: to - from, height: row - 12, class: i ? "bar-other" : "bar-first" }));
     if (bar.low !== null && bar.high !== null) {
       node.append(s("path", { d: `M${x(bar.low)} ${y + 11}H${x(bar.high)}M${x(bar.low)} ${y + 6}v10M${x(bar.high)} ${y + 6}v10`, class: "whisker" }));
     }
-    node.append(s("text", { x: Math.max(x(bar.value), x(bar.high || 0)) + 6, y: y + 17, class: "strong" }, bar.value.toFixed(3) + ends,
+    node.append(s("text", { x: Math.max(to, x(bar.high || 0)) + 6, y: y + 17, class: "strong" }, bar.value.toFixed(3) + interval,
       s("title", {}, bar.note)));
   });
   return node;

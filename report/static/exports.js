@@ -46,12 +46,15 @@ function csvField(value) {
   return /[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 }
 
+/** A command on a copy of the attention file: the results of the run, which lie beside the file itself, stay. */
 function commandText() {
   const sample = currentSample();
   if (!sample) return DATA.command;
   const heads = STATE.heads.map(headName).join(",");
+  const copy = `views/${sample.file.replace(/\\/g, "/").split("/").pop()}`;
   return [
-    "python pipeline.py stage=visualize", quoted(`data.attention_file=${hydraText(sample.file)}`), quoted(`logic.manual_heads=[${heads}]`),
+    `mkdir -p views && cp ${quoted(sample.file)} views/ &&`,
+    "python pipeline.py stage=visualize", quoted(`data.attention_file=${hydraText(copy)}`), quoted(`logic.manual_heads=[${heads}]`),
     "logic.force_manual_heads=true", `logic.top_k=${Math.max(STATE.heads.length, 1)}`, `logic.smoothing.sigma=${STATE.sigma}`,
     `logic.smoothing.truncate=${STATE.truncate}`, `logic.mask.region=${STATE.region}`, `logic.mask.relative_threshold=${STATE.threshold}`,
     ...(STATE.edges === "cells" ? [] : [`logic.mask.edges=${STATE.edges}`, `logic.mask.edge_most=${STATE.edgeMost}`, `logic.mask.edge_power=${STATE.edgePower}`]),
