@@ -14,6 +14,8 @@ FIGURES = Path(__file__).resolve().parent / "figures"
 SIZE_WH = (1280, 860)
 VIEWS = {"gallery": "view=gallery", "explorer": "id={id}", "dataset": "view=dataset"}
 
+MIDDLE = "(() => { const c = document.querySelectorAll('#cards .card'); return c[c.length >> 1].dataset.id; })()"
+
 
 def take(report: Path, directory: Path, sample_id: Optional[str]) -> list[Path]:
     """Write one PNG for each view.
@@ -35,8 +37,7 @@ def take(report: Path, directory: Path, sample_id: Optional[str]) -> list[Path]:
         try:
             browser.resize(*SIZE_WH)
             browser.open(report.resolve().as_uri())
-            middle = "(() => { const c = document.querySelectorAll('#cards .card'); return c[c.length >> 1].dataset.id })()"
-            shown = sample_id or browser.run(middle)
+            shown = sample_id or browser.run(MIDDLE)
             for view, place in VIEWS.items():
                 browser.open(f"{report.resolve().as_uri()}#{place.format(id=shown)}")
                 paths.append(directory / f"report_{view}.png")
