@@ -14,6 +14,7 @@ from lab.records import Sample
 from vlm.images import load_image
 from vlm.loading import LlavaBundle
 from vlm.prompt_encoding import encode_prompt
+from vlm.temporary_changes import eager_attention
 
 BINARIZE_THRESHOLD = 0.001
 SKIP_LAYERS = 2
@@ -51,7 +52,7 @@ def collect_plain(bundle: LlavaBundle, sample: Sample) -> np.ndarray:
         image_token_count=bundle.visual_tokens,
     )
     input_ids = torch.tensor([prompt.input_ids], device=bundle.device)
-    with torch.no_grad():
+    with torch.no_grad(), eager_attention(bundle.model):
         outputs = bundle.model(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),

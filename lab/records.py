@@ -2,62 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the grid of image patches lies, in pixels of the original image (after EXIF rotation).
-
-    Cell (r, c) covers ``[x0 + c * cell_w, x0 + (c + 1) * cell_w)`` in x and the same with ``y0`` and ``cell_h`` in y.
-    A grid made from a padded square reaches over the edges of the image; a centre crop leaves some of it out.
-
-    Attributes:
-        rows: Number of rows of cells.
-        cols: Number of columns of cells.
-        x0: Left edge of the grid.
-        y0: Top edge of the grid.
-        cell_w: Width of a cell.
-        cell_h: Height of a cell.
-    """
-
-    rows: int
-    cols: int
-    x0: float
-    y0: float
-    cell_w: float
-    cell_h: float
-
-    def __post_init__(self) -> None:
-        """Reject grids without cells or without extent."""
-        if self.rows < 1 or self.cols < 1:
-            raise ValueError(f"Expected a grid to have at least 1 row and 1 column, but got {self.rows} x {self.cols}.")
-        numbers = (self.x0, self.y0, self.cell_w, self.cell_h)
-        if not all(math.isfinite(number) for number in numbers) or self.cell_w <= 0 or self.cell_h <= 0:
-            raise ValueError(
-                "Expected a grid's x0, y0 to be finite and cell_w, cell_h to be finite and above 0, "
-                f"but got x0={self.x0}, y0={self.y0}, cell_w={self.cell_w}, cell_h={self.cell_h}."
-            )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.rows, self.cols
-
-    @property
-    def num_cells(self) -> int:
-        """Number of cells, which is the number of visual tokens."""
-        return self.rows * self.cols
-
-    @property
-    def box_xyxy(self) -> tuple[float, float, float, float]:
-        """The whole grid as a half-open box in pixels of the original image; not clipped to the image."""
-        return self.x0, self.y0, self.x0 + self.cols * self.cell_w, self.y0 + self.rows * self.cell_h
+from lab.grids import Grid
+from lab.regions import Regions
 
 
 @dataclass(frozen=True)
@@ -92,11 +44,15 @@ class CollectedAttention:
     """Attention of the last prompt token to the image, for one sample.
 
     Attributes:
-        attention: `[layers, heads, visual_tokens]`, float32, after softmax, row-major over the grid.
-        grid: Where the visual tokens lie in the image.
+        attention: `[layers, heads, visual_tokens]`, float32, after softmax; row-major over the grid where there is one
+            region, else in the order of the prompt.
+        grid: Where the visual tokens lie in the image; with several regions that of their merged map.
         image_size_wh: Width and height of the original image after EXIF rotation, in pixels.
         sample: What was asked of which image.
         meta: Everything else that is stored in the file (model_name, patch_size, prompt template, segments, ...).
+        regions: Which token lies where, for models that cut pictures up or put separators between rows; None where the
+            tokens are the grid's cells, one after the other.
+        layers_without_map: 0-based layers without softmax attention to the image, whose rows mean nothing.
     """
 
     attention: np.ndarray
@@ -104,6 +60,8 @@ class CollectedAttention:
     image_size_wh: tuple[int, int]
     sample: Sample
     meta: Mapping[str, Any] = field(default_factory=dict)
+    regions: Optional[Regions] = None
+    layers_without_map: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check shape, grid and values."""
@@ -112,11 +70,7 @@ class CollectedAttention:
                 "Expected attention to have the shape [layers, heads, visual_tokens], "
                 f"but got {list(self.attention.shape)} for sample {self.sample.id!r}."
             )
-        if self.attention.shape[2] != self.grid.num_cells:
-            raise ValueError(
-                f"Expected as many visual tokens as grid cells ({self.grid.rows} x {self.grid.cols}), "
-                f"but got {self.attention.shape[2]} for sample {self.sample.id!r}."
-            )
+        self._check_tokens()
         bad = ~np.isfinite(self.attention).all(axis=2)
         if bad.any():
             layer, head = (int(index) for index in np.argwhere(bad)[0])
@@ -125,6 +79,37 @@ class CollectedAttention:
                 f"sample {self.sample.id!r}, first layer {layer} head {head}. This usually means that the model "
                 "overflowed in float16: collect again with model.dtype=bfloat16 or float32."
             )
+
+    def _check_tokens(self) -> None:
+        """Tokens, cells and layers fit one another."""
+        tokens = self.attention.shape[2]
+        if self.regions is None and tokens != self.grid.num_cells:
+            raise ValueError(
+                f"Expected as many visual tokens as grid cells ({self.grid.rows} x {self.grid.cols}), "
+                f"but got {tokens} for sample {self.sample.id!r}."
+            )
+        if self.regions is not None and tokens != self.regions.num_tokens:
+            raise ValueError(
+                f"Expected as many visual tokens as its regions were made for ({self.regions.num_tokens}), "
+                f"but got {tokens} for sample {self.sample.id!r}."
+            )
+        if any(not 0 <= layer < self.num_layers for layer in self.layers_without_map):
+            raise ValueError(
+                f"Expected layers_without_map to be layers from 0 to {self.num_layers - 1}, "
+                f"but got {max(self.layers_without_map)} for sample {self.sample.id!r}."
+            )
+
+    def seen_as(self, mode: str = "merged") -> CollectedAttention:
+        """The same with one grid, each of whose cells is one visual token, for all that reads maps.
+
+        Args:
+            mode: `merged`, `thumbnail` or `tiles`; see `lab.regions.Regions.chosen`.
+        """
+        if self.regions is None or self.regions.is_single:
+            return self
+        maps = self.regions.as_map(self.attention, mode)
+        flat = maps.reshape(*maps.shape[:2], -1)
+        return replace(self, attention=flat, grid=self.regions.map_grid(mode), regions=None)
 
     @property
     def num_layers(self) -> int:

@@ -128,8 +128,9 @@ def test_weights_take_the_dtype_that_is_asked_for(original):
 
 
 def test_attention_backends(hugging_face):
-    loaded = load(hugging_face).model.model
-    assert loaded.language_model.layers[0].self_attn.config._attn_implementation == "eager"
+    for name in ("sdpa", "eager"):
+        loaded = load(hugging_face, prefill_attention=name).model.model
+        assert loaded.language_model.layers[0].self_attn.config._attn_implementation == name
     assert loaded.vision_tower.config._attn_implementation == "sdpa"
 
 
@@ -397,7 +398,7 @@ def test_other_models(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_flash_attn": True}, "use_flash_attn to be false, but got true. FlashAttention never forms"),
+        ({"use_flash_attn": True}, "flash_attn to be installed for model.use_flash_attn=true, but got none"),
         ({"conv_mode": "v2"}, "model.conv_mode to be one of referseg"),
         ({"prefill_attention": "flash"}, "prefill_attention to be sdpa or eager, but got 'flash'"),
         ({"dtype": "int8"}, "model.dtype to be one of auto, float16, bfloat16, float32, but got 'int8'"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -13,11 +14,11 @@ from collector import AttentionCollector, CollectionFailure
 from lab.records import CollectedAttention, Sample
 from lab.stations import TokenSegments
 from llava.conversation import TEMPLATES, get_template
-from vlm import prefix_sharing, preparing
+from vlm import attention_rows, branches, preparing
 from vlm.images import load_image
 from vlm.loading import load_llava
 from vlm.prompt_encoding import encode_prompt
-from vlm.temporary_changes import attention_windows, unused_vision_layers
+from vlm.temporary_changes import unused_vision_layers
 
 torch = pytest.importorskip("torch")
 
@@ -66,6 +67,15 @@ def with_template(bundle, key):
     return dataclasses.replace(bundle, conv_mode=key, template=get_template(key))
 
 
+@contextlib.contextmanager
+def eager_attention(model):
+    config = model.model.language_model.config
+    before = config._attn_implementation
+    config._attn_implementation = "eager"
+    yield
+    config._attn_implementation = before
+
+
 def plain_forward(bundle, sample):
     """The reference: one sample, one whole forward with all attentions, eager from end to end."""
     pixels, _ = bundle.image_preprocessor(load_image(sample.image_file))
@@ -75,7 +85,7 @@ def plain_forward(bundle, sample):
         image_token_id=bundle.image_token_id,
         image_token_count=bundle.visual_tokens,
     )
-    with torch.inference_mode():
+    with torch.inference_mode(), eager_attention(bundle.model):
         outputs = bundle.model(
             input_ids=torch.tensor([prompt.input_ids]),
             pixel_values=torch.from_numpy(pixels)[None].to(bundle.dtype),
@@ -109,8 +119,9 @@ def test_rows_equal_the_plain_forward_in_every_template(key, bundle, samples):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("prefill", ["sdpa", "eager"])
-def test_rows_do_not_depend_on_the_batch(batch_size, prefill, bundle, samples):
-    bundle = dataclasses.replace(bundle, prefill_attention=prefill)
+def test_rows_do_not_depend_on_the_batch(batch_size, prefill, bundle, samples, monkeypatch):
+    config = bundle.model.model.language_model.config
+    monkeypatch.setattr(config, "_attn_implementation", prefill)
     assert_close(collect(bundle, samples, batch_size=batch_size), bundle, samples)
 
 
@@ -149,7 +160,7 @@ def test_query_that_places_the_image(bundle, pictures):
 
 
 def test_many_queries_about_one_picture_are_split(bundle, pictures, monkeypatch):
-    monkeypatch.setattr(prefix_sharing, "MAX_BRANCH_TOKENS", 20)
+    monkeypatch.setattr(branches, "MAX_BRANCH_TOKENS", 20)
     samples = [Sample(str(n), pictures[n % 3 == 0], QUERIES[n % 4] + " dog" * (n % 5)) for n in range(17)]
     assert_close(collect(bundle, samples, batch_size=2), bundle, samples)
 
@@ -206,13 +217,6 @@ def test_sliding_window_shorter_than_the_prompt(use_generate, windowed, pictures
     assert 0 < max(seen) < 9
 
 
-def test_windows_of_each_kind_of_layer():
-    both = SimpleNamespace(sliding_window=5, layer_types=["sliding_attention", "full_attention", "sliding_attention"])
-    assert attention_windows(both) == {"sliding_attention": 5, "full_attention": None}
-    assert attention_windows(SimpleNamespace(sliding_window=5)) == {"sliding_attention": 5}
-    assert attention_windows(SimpleNamespace(sliding_window=None, layer_types=None)) == {"full_attention": None}
-
-
 @pytest.mark.parametrize("use_generate", [False, True], ids=["forward", "generate"])
 def test_white_space_at_the_ends_of_a_query_is_left_out(use_generate, bundle, pictures, caplog):
     typed = ["dog", " dog", "dog\n", "\t dog  "]
@@ -243,7 +247,7 @@ def test_published_prompt_in_the_original_layout(use_generate, checkpoints, pict
         before, after = tokens.encode(f"{system}\n"), tokens.encode(f"\n{query}")
         ids = [1, *before, *[tiny.VOCABULARY] * 16, *after]
         pixels, _ = bundle.image_preprocessor(load_image(path))
-        with torch.inference_mode():
+        with torch.inference_mode(), eager_attention(bundle.model):
             outputs = bundle.model(
                 input_ids=torch.tensor([ids]), pixel_values=torch.from_numpy(pixels)[None], output_attentions=True
             )
@@ -302,7 +306,10 @@ def test_one_prefill_serves_all_queries_of_a_picture(bundle, pictures, monkeypat
 
     monkeypatch.setattr(bundle.model.model.vision_tower, "forward", counting)
     samples = [Sample(str(n), pictures[n % 3], QUERIES[n % 4]) for n in range(12)]
-    collect(bundle, samples, batch_size=2)
+    collector = AttentionCollector(bundle, batch_size=2)
+    list(collector.collect(samples))
+    del runs[:]  # the first picture was read plainly too
+    list(collector.collect(samples))
     assert runs == [2, 1]
 
 
@@ -324,10 +331,14 @@ def test_prefill_spares_the_last_layers_output(stop_layer, bundle, samples, monk
     for layer in layers:
         watch(layer.self_attn.o_proj)
         watch(layer.mlp)
-    (result,) = collect(bundle, samples[:1], stop_layer=stop_layer)
+    collector = AttentionCollector(bundle, stop_layer=stop_layer)
+    asked = [samples[0], dataclasses.replace(samples[0], id="again")]
+    list(collector.collect(asked))
+    del lengths[:]  # the first picture was read plainly too
+    result, _ = collector.collect(asked)
     prefill, branches = lengths[: 2 * len(layers)], lengths[2 * len(layers) :]
     prompt_length = sum(segment["length"] for segment in result.meta["segments"])
-    assert prefill == [prompt_length - branches[0]] * (len(prefill) - 2) + [1, 1]
+    assert prefill == [prompt_length - branches[0] // 2] * (len(prefill) - 2) + [1, 1]
     assert len(branches) == len(prefill)
     assert len(set(branches)) == 1
 
@@ -340,7 +351,11 @@ def test_prefill_spares_vision_layers_whose_output_nobody_takes(bundle, samples)
     handles = [
         layer.register_forward_hook(lambda _, inputs, output: lengths.append(inputs[0].shape[1])) for layer in layers
     ]
-    list(AttentionCollector(bundle).collect(samples[:1]))
+    collector = AttentionCollector(bundle)
+    asked = [samples[0], dataclasses.replace(samples[0], id="again")]
+    list(collector.collect(asked))
+    del lengths[:]  # the first picture was read plainly too
+    list(collector.collect(asked))
     for handle in handles:
         handle.remove()
     assert bundle.model.config.vision_feature_layer == -2
@@ -358,18 +373,30 @@ def test_vision_layers_above_the_deepest_taken_are_unused(taken, num_unused):
 
 
 def test_whole_attention_matrices_do_not_pile_up(bundle, pictures, monkeypatch):
-    """What the language model returns are the kept rows alone."""
-    shapes = []
-    genuine = bundle.model.model.language_model.forward
+    """Weights are computed for the queries' last tokens alone, and only those to the image are kept."""
+    computed, kept = [], []
+    genuine = attention_rows.own_eager
 
-    def watching(*args, **options):
-        outputs = genuine(*args, **options)
-        shapes.extend(layer.shape for layer in outputs.attentions or ())
-        return outputs
+    def watching(module):
+        def eager(*args, **options):
+            output = genuine(module)(*args, **options)
+            computed.append(output[1].shape[2])
+            return output
 
-    monkeypatch.setattr(bundle.model.model.language_model, "forward", watching)
-    collect(bundle, [Sample(str(n), pictures[0], query) for n, query in enumerate(QUERIES)])
-    assert shapes == [(4, tiny.HEADS, 16)] * tiny.LAYERS
+        return eager
+
+    def keeping(self, module, weights, keep=attention_rows._Reader.keep):
+        keep(self, module, weights)
+        kept.append(self.rows.prompt[len(self.rows.prompt) - 1].shape)
+
+    samples = [Sample(str(n), pictures[0], query) for n, query in enumerate(QUERIES)]
+    collector = AttentionCollector(bundle)
+    list(collector.collect(samples))
+    monkeypatch.setattr(attention_rows, "own_eager", watching)
+    monkeypatch.setattr(attention_rows._Reader, "keep", keeping)
+    list(collector.collect(samples))
+    assert computed == [len(QUERIES)] * tiny.LAYERS
+    assert kept == [(1, tiny.HEADS, len(QUERIES), 16)] * tiny.LAYERS
 
 
 def test_model_is_left_as_it_was(bundle, samples):
@@ -377,8 +404,8 @@ def test_model_is_left_as_it_was(bundle, samples):
     layers = list(language_model.layers)
     collect(bundle, samples[:2], stop_layer=1)
     assert list(language_model.layers) == layers
-    assert language_model.config._attn_implementation == "eager"
-    assert not any("temporary_changes" in layer.self_attn.forward.__code__.co_filename for layer in layers)
+    assert language_model.config._attn_implementation == "sdpa"
+    assert not any("forward" in vars(layer.self_attn) for layer in layers)
     assert not any(module._forward_pre_hooks for layer in layers for module in layer.modules())
 
 
@@ -445,10 +472,14 @@ def limit_memory(monkeypatch, bundle, largest):
     genuine = bundle.model.model.language_model.forward
     pictures, tokens = largest
 
+    prefix = len(bundle.encode("dog").prefix_ids)
+
     def limited(*args, **options):
         states = options.get("inputs_embeds")
         size = states.shape[0] if states is not None else options["input_ids"].shape[1]
-        if size > (pictures if states is not None else tokens):
+        # A query with a forward of its own brings the prefix along.
+        alone = states is not None and states.shape[1] - prefix > tokens
+        if alone or size > (pictures if states is not None else tokens):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return genuine(*args, **options)
 
@@ -537,14 +568,11 @@ def test_answers_follow_the_number_of_tokens_allowed(bundle, samples, monkeypatc
 
 
 def test_without_attentions_forward_mode_is_used_and_said(bundle, samples, monkeypatch, caplog):
-    genuine = bundle.model.generate
+    def elsewhere(**options):
+        """A loop of its own that never runs the modules that are read."""
+        return SimpleNamespace(sequences=torch.cat([options["input_ids"], torch.tensor([[5, 2]])], dim=1))
 
-    def silent(**options):
-        outputs = genuine(**options)
-        outputs["attentions"] = None
-        return outputs
-
-    monkeypatch.setattr(bundle.model, "generate", silent)
+    monkeypatch.setattr(bundle.model, "generate", elsewhere)
     with caplog.at_level(logging.WARNING):
         results = collect(bundle, samples[:2], use_generate=True, max_new_tokens=2)
     assert_close(results, bundle, samples[:2])

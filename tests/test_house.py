@@ -17,7 +17,7 @@ FLAT = ("collector", "analyze", "bbox", "viz", "evaluate_boxes")
 BESIDE = ("picturebook", "benchmarks", "examples")
 """Packages that stand beside the house: they may use it up to the flat modules, and nothing uses them."""
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("lab.boxes", "lab.messages", "lab.records", "lab.stations"),
+    ("lab.boxes", "lab.grids", "lab.messages", "lab.records", "lab.regions", "lab.stations"),
     ("lab.storage", "lab.heads", "lab.datasets", "lab.statistics"),
     ("lab.config",),
     ("lab.command_line",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.records import Grid
+from lab.grids import Grid
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.regions import Regions
 from llava.constants import TOOL_VERSION
 from llava.conversation import PromptTemplate, get_template
 from llava.model.builder import LoadedModel, load_model, read_image_settings
 from llava.model.checkpoint_files import CheckpointFiles
+from vlm.bundle import EncodedPicture, EncodedQuery, EncodingFailure
 from vlm.device import choose_device
 from vlm.image_preprocessing import ImagePreprocessor, ImageRule
+from vlm.placement import require_library
 from vlm.prompt_encoding import EncodedPrompt, encode_prompt
 from vlm.temporary_changes import set_attention
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from transformers import LlavaForConditionalGeneration
 
 logger = logging.getLogger(__name__)
@@ -27,7 +32,7 @@ class LlavaBundle:
     """A loaded model with all that belongs to it.
 
     Attributes:
-        model: The stock model, in evaluation mode, its language model with eager attention.
+        model: The stock model, in evaluation mode, rows of its attention are read beside whatever computes it.
         tokenizer: Its tokenizer.
         image_preprocessor: Turns a picture into pixels and a grid.
         name: What was asked for: a directory or the id of a hub repository.
@@ -43,7 +48,6 @@ class LlavaBundle:
         versions: Of torch, transformers and this tool.
         template: The prompt template.
         use_im_start_end: Whether the image stands between `<im_start>` and `<im_end>`.
-        prefill_attention: `sdpa` or `eager`, for the tokens whose attention is not kept.
     """
 
     model: LlavaForConditionalGeneration
@@ -62,7 +66,6 @@ class LlavaBundle:
     versions: dict[str, str]
     template: PromptTemplate
     use_im_start_end: bool = False
-    prefill_attention: str = "sdpa"
 
     @property
     def num_layers(self) -> int:
@@ -89,6 +92,41 @@ class LlavaBundle:
             image_token_id=self.image_token_id,
             image_token_count=self.visual_tokens,
         )
+
+    def encode_picture(self, image: Image.Image, queries: Sequence[str]) -> list[EncodedPicture | EncodingFailure]:
+        """Prepare a picture with its queries: an entry for each prefix, and for each query that cannot be asked."""
+        import torch
+
+        pixels, grid = self.image_preprocessor(image)
+        failures: list[EncodingFailure] = []
+        by_prefix: dict[tuple[int, ...], list[tuple[EncodedPrompt, EncodedQuery]]] = {}
+        for number, query in enumerate(queries):
+            try:
+                prompt = self.encode(query)
+            except ValueError as error:
+                failures.append(EncodingFailure(number, str(error)))
+                continue
+            asked = EncodedQuery(number, query, prompt.text, prompt.suffix_ids, prompt.segments, prompt.unknown_words)
+            by_prefix.setdefault(prompt.prefix_ids, []).append((prompt, asked))
+        inputs = {"pixel_values": torch.from_numpy(pixels)[None]}
+        pictures = [
+            EncodedPicture(
+                prefix_ids=prefix,
+                image_places=self._patch_places(rows[0][0]),
+                picture_inputs=inputs,
+                token_inputs={},
+                regions=Regions.single(grid),
+                image_size_wh=image.size,
+                queries=tuple(asked for _, asked in rows),
+            )
+            for prefix, rows in by_prefix.items()
+        ]
+        return [*pictures, *failures]
+
+    def _patch_places(self, prompt: EncodedPrompt) -> tuple[int, ...]:
+        """Places of the patches: the image's, less a class token before them."""
+        image = prompt.segments.image
+        return tuple(range(image.start + self.class_tokens, image.end))
 
     @property
     def class_tokens(self) -> int:
@@ -118,17 +156,14 @@ def load_llava(
         device_id: Index of the GPU when `device` is `auto`.
         dtype: `auto` (float16 on CUDA, float32 on CPU), `float16`, `bfloat16` or `float32`.
         conv_mode: Key of a prompt template.
-        use_flash_attn: Must be false, since FlashAttention gives no attention weights back.
-        prefill_attention: `sdpa` or `eager`, for the tokens whose attention is not kept.
+        use_flash_attn: Whether the language model computes with FlashAttention.
+        prefill_attention: `sdpa` or `eager`: what it computes with otherwise.
 
     Raises:
         ValueError: If an option is not valid, or the checkpoint is not whole, not reachable or not supported.
     """
     if use_flash_attn:
-        raise ValueError(
-            "Expected model.use_flash_attn to be false, but got true. FlashAttention never forms the attention weights "
-            "that this tool reads; eager attention does."
-        )
+        require_library("flash_attn", "model.use_flash_attn=true")
     if prefill_attention not in {"sdpa", "eager"}:
         raise ValueError(f"Expected model.prefill_attention to be sdpa or eager, but got {prefill_attention!r}.")
     template = get_template(conv_mode)
@@ -138,19 +173,14 @@ def load_llava(
     files.announce(torch_dtype.itemsize)
     image_rule = _image_rule(files)
     loaded = load_model(files, torch_device, torch_dtype)
-    _choose_attention(loaded.model)
-    return _bundle(loaded, image_rule, name, template, torch_device, torch_dtype, reason, prefill_attention)
+    set_attention(loaded.model.model.language_model, "flash_attention_2" if use_flash_attn else prefill_attention)
+    set_attention(loaded.model.model.vision_tower, "sdpa")
+    return _bundle(loaded, image_rule, name, template, torch_device, torch_dtype, reason)
 
 
 def _image_rule(files: CheckpointFiles) -> ImageRule:
     settings = read_image_settings(files)
     return ImageRule.from_config(settings.processor, pad_to_square=settings.pad_to_square)
-
-
-def _choose_attention(model: LlavaForConditionalGeneration) -> None:
-    """Eager attention for the language model, whose weights are read; the fast kind for the vision tower."""
-    set_attention(model.model.language_model, "eager")
-    set_attention(model.model.vision_tower, "sdpa")
 
 
 def _bundle(
@@ -161,7 +191,6 @@ def _bundle(
     device: torch.device,
     dtype: torch.dtype,
     reason: str,
-    prefill_attention: str,
 ) -> LlavaBundle:
     config = loaded.model.config
     vision = config.vision_config
@@ -184,7 +213,6 @@ def _bundle(
         versions=_versions(),
         template=template,
         use_im_start_end=loaded.use_im_start_end,
-        prefill_attention=prefill_attention,
     )
 
 

@@ -8,12 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Callable, TypeVar
 
-import numpy as np
-
-from lab.records import Grid, Sample
+from lab.records import Sample
+from vlm.bundle import EncodedPicture, EncodedQuery, EncodingFailure, ImageTextBundle
 from vlm.images import load_image
-from vlm.loading import LlavaBundle
-from vlm.prompt_encoding import EncodedPrompt
 
 # Rows that are looked at together to find those about one image; the output of a row waits for at most so many others.
 WINDOW_ROWS = 64
@@ -56,33 +53,32 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A row with its tokens."""
-
-    row: Row
-    prompt: EncodedPrompt
-
-
-@dataclass(frozen=True)
 class Picture:
-    """An image ready for the model, with questions whose prompts are the same up to the image's end.
+    """An image ready for the model, with the rows that ask of it in prompts that begin alike.
 
     Attributes:
-        pixels: `[3, height, width]`, float32, normalised.
-        grid: Where its patches lie.
-        image_size_wh: Size of the original.
-        questions: What is asked of it.
+        encoded: The image with its queries.
+        rows: Where each of its queries comes from, in their order.
     """
 
-    pixels: np.ndarray
-    grid: Grid
-    image_size_wh: tuple[int, int]
-    questions: tuple[Question, ...]
+    encoded: EncodedPicture
+    rows: tuple[Row, ...]
 
     @property
-    def prefix_ids(self) -> tuple[int, ...]:
-        """Tokens that all its questions share."""
-        return self.questions[0].prompt.prefix_ids
+    def batch_key(self) -> tuple[object, ...]:
+        """What images must have in common to go through the model together."""
+        shapes = tuple((key, tuple(value.shape)) for key, value in self.encoded.picture_inputs.items())
+        return (self.encoded.prefix_ids, shapes)
+
+    @property
+    def questions(self) -> tuple[tuple[Row, EncodedQuery], ...]:
+        """Each row with its query."""
+        return tuple(zip(self.rows, self.encoded.queries))
+
+    def of(self, first: int, last: int) -> Picture:
+        """The same with some of its questions."""
+        encoded = replace(self.encoded, queries=self.encoded.queries[first:last])
+        return Picture(encoded, self.rows[first:last])
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class Prepared:
     failures: dict[int, CollectionFailure]
 
 
-def prepare(rows: Sequence[Row], bundle: LlavaBundle, answer_tokens: int = 0) -> Prepared:
+def prepare(rows: Sequence[Row], bundle: ImageTextBundle, answer_tokens: int = 0) -> Prepared:
     """Do everything about one image that needs no model.
 
     Args:
@@ -106,20 +102,37 @@ def prepare(rows: Sequence[Row], bundle: LlavaBundle, answer_tokens: int = 0) ->
     """
     try:
         image = load_image(rows[0].sample.image_file)
-        pixels, grid = bundle.image_preprocessor(image)
+        found = bundle.encode_picture(image, [row.sample.query for row in rows])
     except (ValueError, MemoryError) as error:
         return Prepared((), {row.position: CollectionFailure(row.sample, str(error)) for row in rows})
     failures: dict[int, CollectionFailure] = {}
-    by_prefix: dict[tuple[int, ...], list[Question]] = {}
-    for row in rows:
-        try:
-            prompt = _encode(row.sample, bundle, answer_tokens)
-        except ValueError as error:
-            failures[row.position] = CollectionFailure(row.sample, str(error))
+    pictures: list[Picture] = []
+    for entry in found:
+        if isinstance(entry, EncodingFailure):
+            failures[rows[entry.number].position] = CollectionFailure(rows[entry.number].sample, entry.reason)
             continue
-        by_prefix.setdefault(prompt.prefix_ids, []).append(Question(row, prompt))
-    pictures = [Picture(pixels, grid, image.size, tuple(questions)) for questions in by_prefix.values()]
+        fitting = [query for query in entry.queries if not _too_long(entry, query, bundle, answer_tokens)]
+        for query in set(entry.queries) - set(fitting):
+            row = rows[query.number]
+            failures[row.position] = CollectionFailure(row.sample, _no_room(row, entry, query, bundle, answer_tokens))
+        if fitting:
+            asked = tuple(rows[query.number] for query in fitting)
+            pictures.append(Picture(replace(entry, queries=tuple(fitting)), asked))
     return Prepared(tuple(pictures), failures)
+
+
+def _too_long(picture: EncodedPicture, query: EncodedQuery, bundle: ImageTextBundle, answer_tokens: int) -> bool:
+    return len(picture.prefix_ids) + len(query.ids) + answer_tokens > bundle.max_positions
+
+
+def _no_room(
+    row: Row, picture: EncodedPicture, query: EncodedQuery, bundle: ImageTextBundle, answer_tokens: int
+) -> str:
+    needed = len(picture.prefix_ids) + len(query.ids) + answer_tokens
+    return (
+        f"Expected the prompt of sample {row.sample.id!r} to fit into the {bundle.max_positions} positions of the "
+        f"model, but got {needed}, {query.segments.image.length} of them for the image. Shorten the query."
+    )
 
 
 def by_image(samples: Iterable[Sample]) -> Iterator[list[Row]]:
@@ -155,14 +168,3 @@ def ahead(function: Callable[[_Item], _Result], items: Iterable[_Item], depth: i
         for future in pending:
             future.cancel()
         executor.shutdown(wait=True)
-
-
-def _encode(sample: Sample, bundle: LlavaBundle, answer_tokens: int) -> EncodedPrompt:
-    prompt = bundle.encode(sample.query)
-    needed = len(prompt.input_ids) + answer_tokens
-    if needed > bundle.max_positions:
-        raise ValueError(
-            f"Expected the prompt of sample {sample.id!r} to fit into the {bundle.max_positions} positions of the "
-            f"model, but got {needed}, {bundle.visual_tokens} of them for the image. Shorten the query."
-        )
-    return prompt

@@ -1,14 +1,16 @@
-"""Changes to a model for the time of a forward pass: attention backend, number of layers, work that nobody reads."""
+"""Changes to a model for the time of a forward pass: work that nobody reads is left out."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
+
+from vlm.decoder import attention_modules, find_decoder
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def set_attention(module: Any, implementation: str) -> None:
@@ -16,42 +18,20 @@ def set_attention(module: Any, implementation: str) -> None:
     module.config._attn_implementation = implementation
 
 
-def attention_windows(text_config: Any) -> dict[str, int | None]:
-    """How far back the layers of a language model look.
-
-    Args:
-        text_config: Its settings.
-
-    Returns:
-        For each kind of layer that there is (as `layer_types` calls it) its sliding window, or None where it sees all.
-    """
-    window = getattr(text_config, "sliding_window", None)
-    everywhere = "full_attention" if window is None else "sliding_attention"
-    kinds = dict.fromkeys(getattr(text_config, "layer_types", None) or [everywhere])
-    return {kind: window if kind == "sliding_attention" else None for kind in kinds}
-
-
 @contextlib.contextmanager
-def attention_backend(language_model: Any, implementation: str) -> Iterator[None]:
-    """Another attention backend for a while."""
-    before = language_model.config._attn_implementation
-    set_attention(language_model, implementation)
+def eager_attention(model: nn.Module) -> Iterator[None]:
+    """Eager attention in the language model of a model, for a while."""
+    decoder = find_decoder(model)
+    owners = [decoder, *attention_modules(decoder).values()]
+    configs: list[Any] = list({id(owner.config): owner.config for owner in owners}.values())
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
+        config._attn_implementation = "eager"
     try:
         yield
     finally:
-        set_attention(language_model, before)
-
-
-@contextlib.contextmanager
-def only_layers(language_model: Any, stop_layer: int | None) -> Iterator[None]:
-    """A language model that ends with that layer, for a while."""
-    layers = language_model.layers
-    if stop_layer is not None:
-        language_model.layers = layers[: stop_layer + 1]
-    try:
-        yield
-    finally:
-        language_model.layers = layers
+        for config, implementation in zip(configs, before):
+            config._attn_implementation = implementation
 
 
 @contextlib.contextmanager
@@ -103,43 +83,3 @@ def unused_vision_layers(model: Any) -> list[Any]:
     stacks = (getattr(module, "layers", ()) for module in model.vision_tower.modules())
     layers: Sequence[Any] = next((stack for stack in stacks if len(stack) == depth), ())
     return list(layers[deepest:])
-
-
-@contextlib.contextmanager
-def kept_rows(language_model: Any, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Cut every layer's attention weights down as soon as they are computed, and keep what is left of the first pass.
-
-    The layers' own forward is wrapped, since versions of transformers differ in whether they record the attentions that
-    a model returns before or after a module's hooks; so they all record the cut ones, and no whole matrix outlives its
-    layer.
-
-    Yields:
-        The list of kept rows, one entry a layer, filled by the first forward pass that follows.
-    """
-    modules = [layer.self_attn for layer in language_model.layers]
-    genuine = [vars(module).get("forward") for module in modules]
-    rows: list[torch.Tensor] = []
-
-    def cutting(forward: Callable[..., tuple]) -> Callable[..., tuple]:
-        @functools.wraps(forward)
-        def cut(*args: Any, **options: Any) -> tuple:
-            output = forward(*args, **options)
-            if output[1] is None:
-                return output
-            selected = select(output[1])
-            if len(rows) < len(modules):
-                rows.append(selected)
-            return (output[0], selected, *output[2:])
-
-        return cut
-
-    for module in modules:
-        module.forward = cutting(module.forward)
-    try:
-        yield rows
-    finally:
-        for module, before in zip(modules, genuine):
-            if before is None:
-                del module.forward
-            else:  # another library had wrapped it already
-                module.forward = before

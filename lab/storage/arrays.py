@@ -22,23 +22,23 @@ from lab.storage.inert import (
     InertTensor,
     UnsafePickleError,
 )
+from lab.storage.pickle_machine import Budget
 
 MAX_ELEMENTS = 100_000_000
 MAX_DEPTH = 50
-MAX_PARTS = 1_000_000
-MAX_CHARACTERS = 16 << 20
 
 _MAX_ITEM_CHARACTERS = 10_000
 _LAST_CODE_POINT = 0x10FFFF
 
 
-def to_values(content: Any) -> Any:
+def to_values(content: Any, budget: Budget) -> Any:
     """Make arrays of the inert records in what the pickle machine read.
 
     Tensors become arrays, bfloat16 ones of float32, with numbers in this machine's byte order.
 
     Args:
         content: Plain data with inert records; parts may be shared.
+        budget: How large it may be.
 
     Returns:
         Plain data with arrays; parts are no longer shared, but arrays are.
@@ -47,16 +47,16 @@ def to_values(content: Any) -> Any:
         UnreadableFileError: A record does not keep within bounds, or shared parts unfold to too much.
         UnsafePickleError: A name stands where a value should.
     """
-    check_unfolded(content)
+    check_unfolded(content, budget)
     return _Maker().make(content)
 
 
-def check_unfolded(content: Any) -> None:
+def check_unfolded(content: Any, budget: Budget) -> None:
     """Check how deep and how large data are once all shared parts are written out, without writing them out.
 
     Raises:
-        UnreadableFileError: They are deeper than `MAX_DEPTH`, have more than `MAX_PARTS` parts, or more than
-            `MAX_CHARACTERS` characters of text; data that hold themselves are endlessly deep.
+        UnreadableFileError: They are deeper than `MAX_DEPTH`, or have more parts or characters of text than the
+            budget says; data that hold themselves are endlessly deep.
     """
     parts = characters = 0
     waiting = [(content, 0)]
@@ -74,8 +74,8 @@ def check_unfolded(content: Any) -> None:
             waiting.extend((item, depth + 1) for item in value)
         if depth > MAX_DEPTH:
             raise UnreadableFileError(f"data that are nested more than {MAX_DEPTH} deep")
-        if parts + len(waiting) > MAX_PARTS or characters > MAX_CHARACTERS:
-            raise UnreadableFileError(f"data of more than {MAX_PARTS} parts or {MAX_CHARACTERS} characters")
+        if parts + len(waiting) > budget.parts or characters > budget.characters:
+            raise UnreadableFileError(f"data of more than {budget.parts} parts or {budget.characters} characters")
 
 
 class _Maker:

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from lab.grids import Grid
 from lab.messages import shorten, shorten_reason
-from lab.records import CollectedAttention, Grid, Sample
+from lab.records import CollectedAttention, Sample
 from lab.storage.arrays import to_float32
 from lab.storage.files import atomic_write, to_plain
 from lab.storage.paths import PathLike, attention_stem, find_attention_file
 from lab.storage.pickle_writer import dump_attention, round_to_bfloat16_bits
+from lab.storage.region_meta import check_grid, layers_from_meta, regions_from_meta, regions_meta
 from lab.storage.safe_pickle import read_plain_pickle
 
 logger = logging.getLogger(__name__)
@@ -39,8 +41,6 @@ _UNKNOWN_QUERY = "(not recorded)"
 _ASSUMED_PATCH_SIZE = 14
 _MAX_TEXT = 100_000
 _MAX_META_ELEMENTS = 1_000_000
-_MAX_GRID_NUMBER = 1e9
-_MIN_CELL = 1e-6
 
 
 def build_meta(collected: CollectedAttention, dtype: str) -> dict[str, Any]:
@@ -59,8 +59,9 @@ def build_meta(collected: CollectedAttention, dtype: str) -> dict[str, Any]:
         image_file=collected.sample.image_file,
         query=collected.sample.query,
         image_size=list(collected.image_size_wh),
-        vis_len=collected.grid.num_cells,
+        vis_len=collected.attention.shape[2],
         grid=asdict(collected.grid),
+        **regions_meta(collected),
         num_layers=collected.num_layers,
         num_heads=collected.num_heads,
         attn_dtype=dtype,
@@ -256,34 +257,33 @@ def _to_collected(
         grid, image_size_wh, assumed = _assume_grid(attention.shape[2], meta, image_file, path)
         meta["assumed"] = assumed
         logger.warning("%s holds no grid: assumed %s.", path, assumed)
-    if grid.num_cells != attention.shape[2]:
+    regions = regions_from_meta(meta, attention.shape[2], path)
+    if regions is None and grid.num_cells != attention.shape[2]:
         raise ValueError(
             f"Expected {path} to hold as many visual tokens as its grid has cells ({grid.rows} x {grid.cols}), "
             f"but got {attention.shape[2]}. Collect again."
         )
-    return CollectedAttention(attention=attention, grid=grid, image_size_wh=image_size_wh, sample=sample, meta=meta)
+    return CollectedAttention(
+        attention=attention,
+        grid=grid,
+        image_size_wh=image_size_wh,
+        sample=sample,
+        meta=meta,
+        regions=regions,
+        layers_without_map=layers_from_meta(meta, attention.shape[0], path),
+    )
 
 
 def _grid_from_meta(meta: Mapping[str, Any], path: Path) -> tuple[Grid, tuple[int, int]]:
     try:
         grid = Grid(**meta["grid"])
-        _check_grid(grid)
+        check_grid(grid)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected the grid and image_size in the metadata of {path} to be complete, "
             f"but got a problem with the grid: {shorten_reason(error)}. Collect again."
         ) from error
     return grid, check_image_size(meta.get("image_size"), f"'image_size' in the metadata of {path}")
-
-
-def _check_grid(grid: Grid) -> None:
-    if type(grid.rows) is not int or type(grid.cols) is not int:
-        raise ValueError(f"{shorten(grid.rows)} rows, {shorten(grid.cols)} columns")
-    for number in (grid.x0, grid.y0, grid.cell_w, grid.cell_h):
-        if type(number) not in (int, float) or abs(number) > _MAX_GRID_NUMBER:
-            raise ValueError(f"the edge or size {shorten(number)}")
-    if min(grid.cell_w, grid.cell_h) < _MIN_CELL:
-        raise ValueError(f"cells of {grid.cell_w} x {grid.cell_h} pixels")
 
 
 def check_image_size(value: Any, what: str) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from lab.storage.inert import PLAIN_CALLS, Call, Name, UnsafePickleError, build,
 MAX_OPCODES = 1_000_000
 # Keys that are not text have hashes that anyone can make equal, so that their number squared is what they cost.
 MAX_ODD_KEYS = 10_000
+MAX_PARTS = 1_000_000
+MAX_CHARACTERS = 16 << 20
 MAX_TEXT = 128 << 20  # in bytes; only old protocols spell the numbers of tensors as text
 MAX_KEY = 10_000
 MAX_INTEGER_BYTES = 42  # about 100 digits
@@ -30,10 +32,17 @@ _WHOLE_NUMBER = re.compile(rb"[+-]?[0-9]{1,100}")
 
 @dataclass
 class Budget:
-    """What all streams of one file may still spend."""
+    """What all streams of one file may still spend, and how large what it holds may be."""
 
     opcodes: int = MAX_OPCODES
     odd_keys: int = MAX_ODD_KEYS
+    parts: int = MAX_PARTS
+    characters: int = MAX_CHARACTERS
+
+
+def dataset_budget() -> Budget:
+    """For a data set that the user names: REFER's 50,000 references take some 13 million steps, half a minute."""
+    return Budget(opcodes=60_000_000, parts=60_000_000, characters=1 << 30)
 
 
 class PickleMachine:
@@ -56,6 +65,7 @@ class PickleMachine:
         """Begin with an empty stack."""
         self._source = source
         self._budget = budget
+        self._most = budget.opcodes
         self._calls = {**calls, **{(module, kind): self._make_set(kind) for module, kind in _SETS}}
         self._find_stored = find_stored
         self._stack: list[Any] = []
@@ -77,7 +87,7 @@ class PickleMachine:
             while (opcode := read(1)) != b".":
                 budget.opcodes -= 1
                 if budget.opcodes < 0:
-                    raise UnreadableFileError(f"a pickle of more than {MAX_OPCODES} steps")
+                    raise UnreadableFileError("a pickle of more steps than its kind of file needs")
                 handle = _HANDLERS.get(opcode)
                 if handle is None:
                     raise UnreadableFileError(f"bytes that are no pickle (opcode {opcode!r})")
@@ -234,7 +244,7 @@ class PickleMachine:
         self._stack.append(self._memo[index])
 
     def _put(self, index: int) -> None:
-        if not 0 <= index < MAX_OPCODES:
+        if not 0 <= index < self._most:
             raise UnreadableFileError("a damaged pickle (a reference without bounds)")
         self._memo[index] = self._stack[-1]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from lab.messages import shorten_reason
 from lab.storage.arrays import to_values
@@ -16,11 +16,12 @@ from lab.storage.zip_records import ZIP_MAGIC
 PICKLE_PROTOCOL = 4
 
 
-def read_plain_pickle(path: Path) -> Any:
+def read_plain_pickle(path: Path, budget: Optional[Budget] = None) -> Any:
     """Read a pickle file, gzipped or not (its first bytes tell), that may hold plain data, tensors and arrays only.
 
     Args:
         path: The file; what `torch.save` writes is read, too.
+        budget: What reading may cost; None for what files of this tool need.
 
     Returns:
         What it holds; tensors become arrays, bfloat16 ones of float32.
@@ -32,7 +33,7 @@ def read_plain_pickle(path: Path) -> Any:
         raise ValueError(f"Expected {path} to be a pickle, but got an empty file. Delete it and collect again.")
     try:
         with open(path, "rb") as file:
-            return _load(open_source(file))
+            return _load(open_source(file), budget or Budget())
     except UnsafePickleError as error:
         raise ValueError(
             f"Expected {path} to hold tensors and plain data only, but got {shorten_reason(error)}. "
@@ -61,17 +62,16 @@ def load_plain_pickle(data: bytes) -> Any:
         UnsafePickleError: The pickle asks for any other name; it is told, and was not looked up.
         UnreadableFileError: It is damaged, or would cost too much.
     """
-    return _load(ByteSource.of_bytes(data))
+    return _load(ByteSource.of_bytes(data), Budget())
 
 
-def _load(source: ByteSource) -> Any:
-    content = _load_inert(source)
+def _load(source: ByteSource, budget: Budget) -> Any:
+    content = _load_inert(source, budget)
     source.expect_end()
-    return to_values(content)
+    return to_values(content, budget)
 
 
-def _load_inert(source: ByteSource) -> Any:
-    budget = Budget()
+def _load_inert(source: ByteSource, budget: Budget) -> Any:
     if source.peek(len(ZIP_MAGIC)) == ZIP_MAGIC:
         return load_torch_zip(source.read_rest(), budget)
     if source.peek(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
