@@ -41,7 +41,7 @@ class BoxRules:
         truncate: Where it ends, in standard deviations.
         threshold: Threshold of the mask, as a multiple of the mean.
         region: `largest`, `heaviest` or `all`.
-        edges: `cells` or `fractional`.
+        edges: `cells` or `fractional`; None where boxes of whole cells are all that there is.
         edge_most: The farthest that a fractional edge moves, in cells.
         edge_power: How soon a line of cells counts as filled.
     """
@@ -50,7 +50,7 @@ class BoxRules:
     truncate: float
     threshold: float
     region: str
-    edges: str = "cells"
+    edges: Optional[str] = None
     edge_most: float = 0.7
     edge_power: float = 0.25
 

@@ -17,13 +17,13 @@ from lab.config.settings import Settings, model_directory_name
 from lab.heads.head_scores import HeadTable
 from lab.heads.ranking import elbow_threshold
 from lab.messages import shorten_reason
-from lab.records import CollectedAttention
+from lab.records import CollectedAttention, HeadChoice
 from lab.storage.attention_files import load_attention, read_image_size
 from lab.storage.files import atomic_write
 from report.choosing import choose_samples
 from report.page import build
 from report.records import BoxRules, OtherRow, OtherRun, ReportRun, ReportSample
-from stages.choosing import rank_sample, score_sample
+from stages.choosing import localize_choice, rank_sample, score_sample
 from stages.plan import selection_rules
 from stages.report_dataset import compare_bars, read_dataset
 from stages.report_rows import ReportRow, read_other_rows, read_report_rows, settings_of_run, with_true_boxes
@@ -181,8 +181,9 @@ def _load(row: ReportRow) -> CollectedAttention:
 
 
 def _box_rules(settings: Settings) -> BoxRules:
-    smoothing, mask = settings.logic.smoothing, settings.logic.mask
-    return BoxRules(smoothing.sigma, smoothing.truncate, mask.relative_threshold, mask.region)
+    smoothing, mask = settings.logic.smoothing, dataclasses.asdict(settings.logic.mask)
+    edges = {name: mask[name] for name in ("edges", "edge_most", "edge_power") if name in mask}
+    return BoxRules(smoothing.sigma, smoothing.truncate, mask["relative_threshold"], mask["region"], **edges)
 
 
 def _command(directory: Path, settings: Settings) -> str:
@@ -218,7 +219,7 @@ def _read_samples(shown: Sequence[ReportRow], run: ReportRun, settings: Settings
             truth_xyxy=row.truth_xyxy,
             confidence=row.confidence,
             last_token=collected.meta.get("last_prompt_token"),
-            notes=[*row.notes, *_stale_box(collected, row, run.rules)],
+            notes=[*row.notes, *_stale_box(collected, table, row, settings)],
         )
 
 
@@ -265,15 +266,14 @@ def _filter_codes(table: HeadTable, run: ReportRun, settings: Settings) -> np.nd
     return np.select([layers < rules.skip_layers, low, bottom, ~np.isfinite(table.spatial_entropy)], [1, 2, 3, 4], 0)
 
 
-def _stale_box(collected: CollectedAttention, row: ReportRow, rules: BoxRules) -> list[str]:
-    """A sentence where the stored box is not what the stored attention gives by the run's rules."""
-    layers, heads = zip(*row.heads)
-    maps = collected.attention[list(layers), list(heads)].reshape(-1, *collected.grid.shape)
-    combined = smooth_maps(maps, sigma=rules.sigma, truncate=rules.truncate).sum(axis=0)
-    _, boxes = localize_each(
-        combined[None], collected.grid, collected.image_size_wh, region=rules.region, relative_threshold=rules.threshold
-    )
-    stored = np.full(4, np.nan) if row.box_xyxy is None else np.array(row.box_xyxy)
-    if np.allclose(stored, boxes[0], atol=SLACK, rtol=0, equal_nan=True):
+def _stale_box(collected: CollectedAttention, table: HeadTable, row: ReportRow, settings: Settings) -> list[str]:
+    """A sentence where the stored box is not what the stored attention gives by the run's heads and rules."""
+    choice = HeadChoice(tuple(table.score(layer, head) for layer, head in row.heads), "manual")
+    box_xyxy = localize_choice(collected, choice, settings).box_xyxy
+    if box_xyxy is None or row.box_xyxy is None:
+        is_same = box_xyxy is row.box_xyxy
+    else:
+        is_same = bool(np.allclose(row.box_xyxy, box_xyxy, atol=SLACK, rtol=0))
+    if is_same:
         return []
     return ["The stored box is not what the stored attention gives with the run's heads and rules: see its run.json."]

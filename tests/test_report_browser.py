@@ -396,3 +396,21 @@ def test_the_command_of_a_view_gives_the_box_of_the_view(browser, tmp_path, samp
     found = load_bbox_json(tmp_path / "views" / "row 1_bbox.json")
     np.testing.assert_allclose(found["bbox_xyxy"], shown_box(browser), atol=0.1)
     assert [(head["layer"], head["head"]) for head in found["selected_heads"]] == [(3, 1), (2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("edges", "is_offered"), [pytest.param(None, False, id="whole-cells-only"), pytest.param("cells", True, id="both")]
+)
+def test_edges_are_offered_where_the_run_knows_them(browser, tmp_path, samples, edges, is_offered: bool) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(build(make_run(1, rules=replace(RULES, edges=edges)), samples[1:2]), encoding="utf-8")
+    browser.open(f"{path.as_uri()}#id=row1")
+    assert browser.run("document.getElementById('edges').parentElement.hidden") is not is_offered
+    np.testing.assert_allclose(shown_box(browser), samples[1].box_xyxy, atol=0.1)
+    if is_offered:
+        set_field(browser, "edges", "fractional")
+        x0, y0, x1, y1 = shown_box(browser) or [0.0] * 4
+        whole = samples[1].box_xyxy or (0.0,) * 4
+        assert whole[0] <= x0 < x1 <= whole[2]
+        assert whole[1] <= y0 < y1 <= whole[3]
+        assert [x0, y0, x1, y1] != list(whole)

@@ -17,7 +17,7 @@
  * }} Dataset
  * @typedef {{
  *   title: string, model: string, command: string, about: string[], numLayers: number, numHeads: number,
- *   emptyLayers: number[], rules: BoxRules & {k: number}, fixed: number[], controls: number[], coded: number[],
+ *   emptyLayers: number[], rules: BoxRules & {k: number, edges: string | null}, fixed: number[], controls: number[], coded: number[],
  *   reasons: string[], kinds: {key: string, name: string, rule: string}[], scoreNames: Object<string, string>,
  *   dataset: Dataset, samples: Sample[], failures: {id: string, reason: string}[],
  *   against: {title: string, rows: {id: string, box: number[] | null, iou: number | null, heads: string}[], scores: Bar[]} | null,

@@ -42,6 +42,7 @@ function explorerSliders() {
     selectField("region", "region", [["largest", "largest"], ["heaviest", "heaviest"], ["all", "all"]], STATE.region,
       (region) => update({ region })),
     selectField("edges", "edges", [["cells", "whole cells"], ["fractional", "within cells"]], STATE.edges, (edges) => update({ edges })));
+  /** @type {HTMLElement} */ (byId("edges").parentElement).hidden = DATA.rules.edges === null;
 }
 
 /** Put the state into the fields, as a link or another view left it. */
@@ -81,7 +82,7 @@ function randomHead() {
 }
 
 function resetRules() {
-  const { sigma, threshold, region, edges } = DATA.rules;
+  const { sigma, threshold, region, edges } = initialState();
   update({ sigma, threshold, region, edges });
 }
 

@@ -17,11 +17,11 @@ const LISTENERS = [];
 
 /** @returns {State} */
 function initialState() {
-  const { sigma, truncate, threshold, region, edges, edgeMost, edgePower } = DATA.rules;
+  const { sigma, truncate, threshold, region, edgeMost, edgePower } = DATA.rules;
   const first = DATA.samples[0];
   return {
     view: "gallery", id: first ? first.id : "", heads: first ? first.heads.slice() : [],
-    sigma, truncate, threshold, region, edges, edgeMost, edgePower,
+    sigma, truncate, threshold, region, edges: DATA.rules.edges || "cells", edgeMost, edgePower,
     score: Object.keys(DATA.scoreNames)[0] || "sum", sort: "given", kind: "", sizeClass: "", text: "", lowest: 0,
   };
 }
@@ -80,7 +80,7 @@ function readLink() {
   }
   readPlace(state, given);
   if (!["largest", "heaviest", "all"].includes(state.region)) state.region = DATA.rules.region;
-  if (!["cells", "fractional"].includes(state.edges)) state.edges = DATA.rules.edges;
+  if (!["cells", "fractional"].includes(state.edges)) state.edges = initialState().edges;
   for (const key of ["sigma", "threshold", "lowest"]) {
     if (!(state[key] >= 0 && state[key] <= 100)) state[key] = /** @type {any} */ (initialState())[key];
   }
