@@ -28,6 +28,7 @@ FILTER_REASONS = (
     "attention sum below the threshold",
     "looks at the bottom row",
     "no component above its mean",
+    "its layer has no map",
 )
 """Why a head was not open to choice; 0 stands for none."""
 

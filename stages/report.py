@@ -119,6 +119,7 @@ def _describe_run(
         dataset=dataset,
         num_samples=len(shown.rows),
         seed=settings.report.seed,
+        empty_layers=shown.empty_layers,
         failures=[*failures, *shown.failures],
     )
 
@@ -133,6 +134,7 @@ class _Shown:
         mean_sums: `[layers, heads]` mean attention sums.
         num_cells: Cells of the largest grid.
         model_name: The model.
+        empty_layers: Layers without a map.
     """
 
     rows: list[ReportRow]
@@ -140,11 +142,14 @@ class _Shown:
     mean_sums: np.ndarray
     num_cells: int
     model_name: str
+    empty_layers: tuple[int, ...]
 
 
 def _survey(chosen: Sequence[ReportRow], settings: Settings) -> _Shown:
     """Read the chosen rows once; a row that cannot be read costs itself only."""
-    rows, failures, sums, cells, models = [], [], [], 0, set()
+    rows, failures, sums, cells = [], [], [], 0
+    models: set[str] = set()
+    empty: set[int] = set()
     for row in chosen:
         try:
             collected = _load(row)
@@ -155,6 +160,7 @@ def _survey(chosen: Sequence[ReportRow], settings: Settings) -> _Shown:
         sums.append(score_sample(collected, settings).attn_sum)
         cells = max(cells, collected.grid.num_cells)
         models.add(str(collected.meta.get("model_name")))
+        empty.update(collected.layers_without_map)
     if not rows:
         raise ValueError(f"Expected at least one row to show, but none can be read: {failures[0][1]}")
     if len({array.shape for array in sums}) > 1 or len(models) > 1:
@@ -162,7 +168,7 @@ def _survey(chosen: Sequence[ReportRow], settings: Settings) -> _Shown:
             f"Expected the attention files of a report to be of one model, but got {', '.join(sorted(models))}. "
             "Keep each model's results in a directory of its own."
         )
-    return _Shown(rows, failures, np.mean(sums, axis=0), cells, models.pop())
+    return _Shown(rows, failures, np.mean(sums, axis=0), cells, models.pop(), tuple(sorted(empty)))
 
 
 def _load(row: ReportRow) -> CollectedAttention:
@@ -177,7 +183,7 @@ def _load(row: ReportRow) -> CollectedAttention:
             f"Expected {picture} to be the picture of {collected.image_size_wh} pixels that the attention was "
             f"collected on, but got one of {size_wh}. Put it back."
         )
-    return collected
+    return collected.seen_as()
 
 
 def _box_rules(settings: Settings) -> BoxRules:
@@ -263,7 +269,10 @@ def _filter_codes(table: HeadTable, run: ReportRun, settings: Settings) -> np.nd
         threshold = elbow_threshold(table.attn_sum)
     layers = np.arange(run.num_layers)[:, None] + np.zeros((1, run.num_heads), dtype=int)
     low, bottom = table.attn_sum < threshold, table.bottom_row_focus & rules.bottom_row_filter
-    return np.select([layers < rules.skip_layers, low, bottom, ~np.isfinite(table.spatial_entropy)], [1, 2, 3, 4], 0)
+    empty = np.isin(layers, run.empty_layers)
+    return np.select(
+        [empty, layers < rules.skip_layers, low, bottom, ~np.isfinite(table.spatial_entropy)], [5, 1, 2, 3, 4], 0
+    )
 
 
 def _stale_box(collected: CollectedAttention, table: HeadTable, row: ReportRow, settings: Settings) -> list[str]:

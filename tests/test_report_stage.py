@@ -182,3 +182,15 @@ def test_a_row_whose_attention_or_picture_is_gone_costs_itself_only(settings, tm
         (tmp_path / f"picture{number}.png").unlink()
     with pytest.raises(ValueError, match="Expected at least one row to show, but none can be read: "):
         run(settings)
+
+
+def test_layers_without_a_map_are_told(settings, tmp_path) -> None:
+    results = tmp_path / "results"
+    for number in range(COUNT):
+        collected = make_sample(tmp_path, number).collected
+        save_attention(results / f"row{number}.pkl.gz", replace(collected, layers_without_map=(1,)), dtype="float32")
+    run(settings)
+    data = data_of(results / "report.html")
+    assert data["emptyLayers"] == [1]
+    assert data["samples"][0]["why"][:8] == "11115555"
+    assert data["reasons"][5] == "its layer has no map"
