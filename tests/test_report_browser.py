@@ -27,7 +27,6 @@ from report.records import ReportSample
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
