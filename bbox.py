@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from finer.edges import FractionalEdges, edge_insets
 from lab.boxes import (
     Box,
     box_iou,
@@ -57,6 +58,7 @@ def localize(
     truncate: float = 4.0,
     region: str = "largest",
     relative_threshold: float = 1.0,
+    edges: FractionalEdges | None = None,
 ) -> Localization:
     """Combine the maps of the chosen heads and draw the box around what stands out.
 
@@ -74,6 +76,8 @@ def localize(
         truncate: Where the Gaussian ends, in standard deviations.
         region: `largest`, `heaviest` or `all`.
         relative_threshold: Threshold of the mask, as a multiple of the mean.
+        edges: How far the box's edges end within its outer cells, by the combined map; None for whole cells. The mask
+            in pixels then ends where the box does.
 
     Returns:
         The combined map, the mask in cells and in pixels, and the box; no box where the combined map is flat.
@@ -86,13 +90,15 @@ def localize(
         raise ValueError("Expected the maps of at least one head to combine, but got none.")
     combined = smooth_maps(maps, sigma=sigma, truncate=truncate).sum(axis=0)
     cell_masks, boxes_xyxy = localize_each(
-        combined[None], grid, image_size_wh, region=region, relative_threshold=relative_threshold
+        combined[None], grid, image_size_wh, region=region, relative_threshold=relative_threshold, edges=edges
     )
+    box_xyxy = _as_box(boxes_xyxy[0]) if cell_masks[0].any() else None
+    mask = cells_to_mask(cell_masks[0], grid, image_size_wh)
     return Localization(
         combined_map=combined.astype(np.float32),
         cell_mask=cell_masks[0],
-        mask=cells_to_mask(cell_masks[0], grid, image_size_wh),
-        box_xyxy=_as_box(boxes_xyxy[0]) if cell_masks[0].any() else None,
+        mask=mask if edges is None or box_xyxy is None else _mask_within(mask, box_xyxy),
+        box_xyxy=box_xyxy,
         image_size_wh=image_size_wh,
     )
 
@@ -128,6 +134,7 @@ def localize_each(
     *,
     region: str = "largest",
     relative_threshold: float = 1.0,
+    edges: FractionalEdges | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mask and box of every map on its own, all at once; the rule is that of `localize`, without its smoothing.
 
@@ -137,6 +144,7 @@ def localize_each(
         image_size_wh: Width and height of the original image.
         region: `largest`, `heaviest` or `all`.
         relative_threshold: Threshold of the masks, as a multiple of each mean.
+        edges: How far the boxes' edges end within their outer cells; None for whole cells.
 
     Returns:
         The masks, `[maps, rows, cols]` bool, and the boxes, `[maps, 4]` float64 xyxy, NaN where a mask is empty.
@@ -152,7 +160,8 @@ def localize_each(
     masks = _threshold(maps, _cells_in_image(grid, image_size_wh), relative_threshold)
     if region != "all":
         masks = _one_region_each(masks, maps, heaviest=region == "heaviest")
-    return masks, _tight_boxes(masks, grid, image_size_wh)
+    insets = None if edges is None else edge_insets(maps, masks, edges)
+    return masks, _tight_boxes(masks, grid, image_size_wh, insets)
 
 
 def _check_maps(maps: np.ndarray, grid: Grid) -> None:
@@ -204,12 +213,20 @@ def _one_region_each(masks: np.ndarray, maps: np.ndarray, *, heaviest: bool) -> 
     return keep[labels]
 
 
-def _tight_boxes(masks: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> np.ndarray:
-    """Tight boxes around masks, clipped to the image: `[maps, 4]` float64 xyxy, NaN where a mask is empty."""
-    x_edges, y_edges = clipped_edges(grid, image_size_wh)
+def _tight_boxes(
+    masks: np.ndarray, grid: Grid, image_size_wh: tuple[int, int], insets: np.ndarray | None = None
+) -> np.ndarray:
+    """Tight boxes around masks, clipped to the image: `[maps, 4]` float64 xyxy, NaN where a mask is empty.
+
+    `insets` are `[maps, 4]` in cells: how far left, top, right and bottom edges move inwards before clipping.
+    """
+    x_edges, y_edges = cell_edges(grid)
     x0, x1 = _extent(np.any(masks, axis=1), x_edges)
     y0, y1 = _extent(np.any(masks, axis=2), y_edges)
     boxes_xyxy = np.stack([x0, y0, x1, y1], axis=1)
+    if insets is not None:
+        boxes_xyxy += insets * (grid.cell_w, grid.cell_h, -grid.cell_w, -grid.cell_h)
+    boxes_xyxy = np.clip(boxes_xyxy, 0, (*image_size_wh, *image_size_wh))
     boxes_xyxy[~masks.any(axis=(1, 2))] = np.nan
     return boxes_xyxy
 
@@ -241,6 +258,14 @@ def cells_to_mask(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, i
     col, in_cols = _cell_of_pixel(x_edges, image_size_wh[0])
     row, in_rows = _cell_of_pixel(y_edges, image_size_wh[1])
     return cell_mask[np.ix_(row, col)] & in_rows[:, None] & in_cols
+
+
+def _mask_within(mask: np.ndarray, box_xyxy: Box) -> np.ndarray:
+    """A mask of pixels, less those whose centres lie outside a box."""
+    x0, y0, x1, y1 = box_xyxy
+    across, down = (np.arange(length) + 0.5 for length in (mask.shape[1], mask.shape[0]))
+    within: np.ndarray = mask & ((across >= x0) & (across < x1)) & ((down >= y0) & (down < y1))[:, None]
+    return within
 
 
 def cells_to_box(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, int]) -> Box | None:
@@ -289,6 +314,7 @@ def localize_heads(
     truncate: float,
     region: str,
     relative_threshold: float,
+    edges: FractionalEdges | None = None,
 ) -> LocalizedHeads:
     """Mask and box of every head, and the box of every set of heads, all at once; the rule is that of `localize`.
 
@@ -298,16 +324,22 @@ def localize_heads(
         image_size_wh: Width and height of the original image.
         head_sets: `[sets, K]` int, heads as `layer * num_heads + head`: first the fixed ones.
         per_image_heads: (layer, head) of the heads that the criteria choose for this sample; none where they find none.
-        sigma: Smoothing, as in `localize`; so are the other three.
+        sigma: Smoothing, as in `localize`; so are the other four.
         truncate: See there.
         region: See there.
         relative_threshold: See there.
+        edges: See there.
 
     Returns:
         Masks and boxes.
     """
     localized = partial(
-        localize_each, grid=grid, image_size_wh=image_size_wh, region=region, relative_threshold=relative_threshold
+        localize_each,
+        grid=grid,
+        image_size_wh=image_size_wh,
+        region=region,
+        relative_threshold=relative_threshold,
+        edges=edges,
     )
     # Smoothing is linear, so that the sum of smoothed maps serves every set.
     smoothed = smooth_maps(attention.reshape(-1, *grid.shape), sigma=sigma, truncate=truncate)

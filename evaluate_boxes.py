@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from lab.command_line.streams import explain_lost_output, forgiving_streams
 from lab.datasets.box_reading import AUTO, BOX_FORMATS
 from lab.storage.files import atomic_write, save_json
 from scores.ceiling import summarize_ceiling
@@ -94,7 +95,8 @@ def evaluate(dataset_jsonl: PathLike, pred_root: PathLike, **options: Any) -> Ev
     """Score a directory of predicted boxes against the ground truth of a data set.
 
     Args:
-        dataset_jsonl: One object a line with an id and a ground truth: `bbox` or `bbox_xyxy`.
+        dataset_jsonl: JSON lines, a JSON array, or a CSV or TSV table of rows with an id and a ground truth, `bbox` or
+            `bbox_xyxy`.
         pred_root: Directory with `<id>_bbox.json`.
         options: As those of `evaluate_sources`.
 
@@ -124,7 +126,8 @@ def evaluate_sources(
     """Score predicted boxes against the ground truth of a data set.
 
     Args:
-        dataset_jsonl: One object a line with an id and a ground truth: `bbox` or `bbox_xyxy`.
+        dataset_jsonl: JSON lines, a JSON array, or a CSV or TSV table of rows with an id and a ground truth, `bbox` or
+            `bbox_xyxy`.
         sources: Where predictions come from.
         id_field: Field of the rows that holds the id.
         box_format: How the data set's boxes are written (`lab.datasets.box_reading.BOX_FORMATS`), or `auto`.
@@ -244,6 +247,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 if some rows or predictions could not be read (the rest is scored), 2 if nothing was scored.
     """
+    with forgiving_streams() as (stdout, _):
+        status = _run(arguments)
+        lost = explain_lost_output(stdout)
+        if lost is not None:
+            print(f"evaluate_boxes: {lost}", file=sys.stderr)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parse_arguments(arguments)
     try:
         _check_outputs(options)
@@ -309,7 +321,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--dataset-jsonl", required=True, help="rows with an id and bbox [x, y, w, h] or bbox_xyxy")
+    add("--dataset-jsonl", required=True, help="JSON lines, a JSON array or a table of rows with an id and a box")
     add("--pred-root", help="the model's output directory, with <id>_bbox.json")
     add("--predictions", metavar="FILE", help="a file of another tool: Ref-L4's, COCO results, or JSON lines")
     add("--prediction-id-field", metavar="KEY", help="key of its ids (default: id, question_id or image_id)")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bbox import SLIVER, box_iou, cell_coverage, smooth_maps
 from figures.checks import check_figure_path, check_top_heads, finite_array
-from figures.records import AuditBar, AuditPage, Box, FigurePath, GalleryEntry, TopHeads, bars_with_spread
+from figures.records import AuditBar, AuditPage, Box, Ends, FigurePath, GalleryEntry, TopHeads
 from lab.records import Grid, HeadChoice, Localization
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def draw_elbow(
     threshold: float,
     *,
     title: str = "Criterion 1: attention sum",
+    note: str = "",
     num_samples: int | None = None,
     dpi: int = 200,
 ) -> Figure:
@@ -159,6 +160,7 @@ def draw_elbow(
         mean_sums: `[layers, heads]` (or any shape) mean attention sum of each head, in [0, 1].
         threshold: Heads with at least this sum are kept.
         title: Title of the figure.
+        note: What else is to be told below it, such as that each sample has a threshold of its own.
         num_samples: Number of samples that the means are over, to be told in the figure.
         dpi: Pixels per inch.
 
@@ -168,7 +170,7 @@ def draw_elbow(
     from figures.survey import draw_elbow as draw
 
     check_figure_path(path)
-    return draw(path, mean_sums, threshold, title=title, num_samples=num_samples, dpi=dpi)
+    return draw(path, mean_sums, threshold, title=title, note=note, num_samples=num_samples, dpi=dpi)
 
 
 def draw_layer_head_map(
@@ -213,26 +215,24 @@ def draw_head_frequency_bars(
     path: FigurePath,
     names: Sequence[str],
     frequency: Sequence[float],
-    sd: Sequence[float] | None = None,
+    ends: Ends | None = None,
     *,
-    fixed: Sequence[str] | None = None,
-    num_fixed: int = 3,
+    fixed: Sequence[str] = (),
     num_samples: int | None = None,
-    sd_label: str = "± 1 sd over trials",
+    ends_label: str = "95 % intervals, pictures drawn again",
     title: str = "Selection frequency of the top heads",
     dpi: int = 200,
 ) -> Figure:
-    """Draw how often each of the top heads was chosen, best first, with its spread over trials; ties are marked.
+    """Draw how often each of the top heads was chosen, best first, with its interval; ties are marked.
 
     Args:
         path: Where to write, `.png`, `.pdf` or `.svg`; None draws only.
         names: Names of the heads, such as L14H24, best first.
         frequency: Share of the samples that chose each, in [0, 1].
-        sd: Standard deviation of each over the trials; None draws no whiskers.
+        ends: Lower and upper ends of the intervals, one of each a head; None draws no whiskers.
         fixed: Names of the heads that are used as fixed heads, whether or not they are among `names`.
-        num_fixed: Where `fixed` is None, the first so many are.
         num_samples: Number of samples, to be told in the figure.
-        sd_label: What the whiskers are.
+        ends_label: What the whiskers are.
         title: Title of the figure.
         dpi: Pixels per inch.
 
@@ -240,24 +240,23 @@ def draw_head_frequency_bars(
         The figure.
 
     Raises:
-        ValueError: If the lengths differ.
+        ValueError: If the lengths differ, or an interval's ends are the wrong way round.
     """
     from figures.survey import draw_head_frequency_bars as draw
 
     check_figure_path(path)
-    used = list(names[:num_fixed] if fixed is None else fixed)
-    words = {"sd_label": sd_label, "title": title}
-    return draw(path, names, frequency, sd, fixed=used, num_samples=num_samples, **words, dpi=dpi)
+    words = {"ends_label": ends_label, "title": title}
+    return draw(path, names, frequency, ends, fixed=fixed, num_samples=num_samples, **words, dpi=dpi)
 
 
 def draw_frequency_vs_samples(
     path: FigurePath,
     sample_counts: Sequence[int],
     frequency: np.ndarray,
-    sd: np.ndarray | None,
+    ends: tuple[np.ndarray, np.ndarray] | None,
     names: Sequence[str],
     *,
-    band_label: str = "± 1 sd over random draws of so many samples",
+    band_label: str = "95 % of the data sets of that size, pictures drawn again",
     title: str = "Selection frequency against samples",
     dpi: int = 200,
 ) -> Figure:
@@ -267,7 +266,7 @@ def draw_frequency_vs_samples(
         path: Where to write, `.png`, `.pdf` or `.svg`; None draws only.
         sample_counts: `[n]` numbers of samples, ascending.
         frequency: `[K, n]` share of the samples that chose each head, in [0, 1].
-        sd: `[K, n]` standard deviation over draws; None draws no bands.
+        ends: Lower and upper ends of the bands, `[K, n]` each; None draws no bands.
         names: K names of heads.
         band_label: What the bands are.
         title: Title of the figure.
@@ -277,12 +276,12 @@ def draw_frequency_vs_samples(
         The figure.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ, or a band's ends are the wrong way round.
     """
     from figures.survey import draw_frequency_vs_samples as draw
 
     check_figure_path(path)
-    return draw(path, sample_counts, frequency, sd, names, band_label=band_label, title=title, dpi=dpi)
+    return draw(path, sample_counts, frequency, ends, names, band_label=band_label, title=title, dpi=dpi)
 
 
 def draw_head_audit(
@@ -294,18 +293,16 @@ def draw_head_audit(
     skip_layers: int = 0,
     spearman: float,
     p_value: float,
-    bars: Sequence[AuditBar] | None = None,
+    bars: Sequence[AuditBar],
     control_bars: Sequence[AuditBar] = (),
     verdict: str = "",
     num_rows: int | None = None,
     num_pictures: int | None = None,
-    interval_label: str | None = None,
+    num_samples: int | None = None,
+    interval_label: str = "95 % intervals, pictures drawn again",
     value_label: str = "mean IoU of the box",
     control_title: str = "Phrase control",
     control_label: str = "mean IoU with the target",
-    bar_names: Sequence[str] = (),
-    bar_values: Sequence[float] = (),
-    bar_sd: Sequence[float] | None = None,
     dpi: int = 200,
 ) -> Figure:
     """Draw whether the heads that were chosen often are the ones that look at the target.
@@ -326,13 +323,11 @@ def draw_head_audit(
         verdict: One sentence that stands above all.
         num_rows: Number of rows, to be told in the figure.
         num_pictures: Number of pictures that they belong to, likewise.
+        num_samples: Number of samples that the frequency is over, told where it is another one.
         interval_label: What the whiskers are, such as 95 % interval, pictures resampled.
         value_label: What the bars measure.
         control_title: Title of the control.
         control_label: What the control's bars measure.
-        bar_names: Where `bars` is None, the names of the compared ways.
-        bar_values: Their scores.
-        bar_sd: Their standard deviations, 0 where there is none.
         dpi: Pixels per inch.
 
     Returns:
@@ -352,12 +347,13 @@ def draw_head_audit(
         fixed=fixed,
         skip_layers=skip_layers,
         correlation=correlation_text(spearman, p_value),
-        bars=bars_with_spread(bar_names, bar_values, bar_sd) if bars is None else bars,
+        bars=bars,
         control_bars=control_bars,
         verdict=verdict,
         num_rows=num_rows,
         num_pictures=num_pictures,
-        interval_label=interval_label or ("± 1 sd over random draws" if bars is None else "95 % interval"),
+        num_samples=num_samples,
+        interval_label=interval_label,
         value_label=value_label,
         control_title=control_title,
         control_label=control_label,

@@ -15,7 +15,7 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.browser import Browser
+from examples.browser import Browser
 from lab.records import CollectedAttention, Grid, Sample
 from report.page import build
 from report.records import BoxRules, DatasetPart, ReportRun, ReportSample

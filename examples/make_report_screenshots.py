@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.browser import Browser
+from examples.browser import Browser
 
 FIGURES = Path(__file__).resolve().parent / "figures"
 SIZE_WH = (1280, 860)

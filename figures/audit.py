@@ -69,7 +69,13 @@ def _write_words(figure: Figure, shown: AuditPage) -> None:
         text for text in (count_text(shown.num_rows, "row"), count_text(shown.num_pictures, "picture")[4:]) if text
     )
     has_whiskers = any(bar.low is not None for bar in (*shown.bars, *shown.control_bars))
-    add_footer(figure, [counts, f"whiskers: {shown.interval_label}" if has_whiskers else ""], _signs(shown))
+    others = shown.num_samples is not None and shown.num_samples != shown.num_rows
+    notes = [
+        counts,
+        f"frequency over {count_text(shown.num_samples, 'sample')[4:]}" if others else "",
+        f"whiskers: {shown.interval_label}" if has_whiskers else "",
+    ]
+    add_footer(figure, notes, _signs(shown))
 
 
 def _draw_scatter(axes: Axes, shown: AuditPage) -> None:

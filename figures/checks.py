@@ -46,9 +46,14 @@ def finite_array(
     return array
 
 
-def spread_or_none(sd: Sequence[float] | None, length: int) -> np.ndarray | None:
-    """Checked standard deviations, or None."""
-    return None if sd is None else finite_array("sd", sd, length=length)
+def checked_ends(ends: tuple[object, object] | None, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lower and upper ends of intervals, checked, or None."""
+    if ends is None:
+        return None
+    low, high = (finite_array(name, values, shape=shape) for name, values in zip(("low ends", "high ends"), ends))
+    if (low > high).any():
+        raise ValueError("Expected every interval to have low <= high, but got one the other way round. Swap its ends.")
+    return low, high
 
 
 def check_top_heads(

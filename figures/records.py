@@ -11,11 +11,12 @@ from typing import Optional, Union
 import numpy as np
 from PIL import Image
 
-from figures.checks import check_map_shape, finite_array
+from figures.checks import check_map_shape
 from lab.records import Grid, HeadChoice, Localization
 
 FigurePath = Optional[Union[str, Path]]
 Box = tuple[float, float, float, float]
+Ends = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class AuditPage:
         verdict: One sentence, or nothing.
         num_rows: Number of rows, if known.
         num_pictures: Number of pictures, if known.
+        num_samples: Number of samples that the frequency is over, if known.
         interval_label: What the whiskers are.
         value_label: What the bars measure.
         control_title: Title of the control.
@@ -157,6 +159,7 @@ class AuditPage:
     verdict: str
     num_rows: int | None
     num_pictures: int | None
+    num_samples: int | None
     interval_label: str
     value_label: str
     control_title: str
@@ -172,25 +175,3 @@ class AuditPage:
                 raise ValueError(
                     f"Expected fixed heads to lie in {layers} layers x {heads} heads, but got L{layer}H{head}."
                 )
-
-
-def bars_with_spread(names: Sequence[str], values: Sequence[float], sd: Sequence[float] | None) -> list[AuditBar]:
-    """Bars whose interval is one standard deviation to both sides, where that is not 0.
-
-    Args:
-        names: Name of each bar.
-        values: Score of each.
-        sd: Standard deviation of each; None for none at all.
-
-    Returns:
-        The bars.
-
-    Raises:
-        ValueError: If lengths differ or a number is not finite.
-    """
-    heights = finite_array("bar_values", values, length=len(names))
-    spread = np.zeros(len(names)) if sd is None else finite_array("bar_sd", sd, length=len(names))
-    return [
-        AuditBar(name, float(value), float(value - half), float(value + half)) if half else AuditBar(name, float(value))
-        for name, value, half in zip(names, heights, spread)
-    ]

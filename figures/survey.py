@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from figures.checks import finite_array, spread_or_none
+from figures.checks import checked_ends, finite_array
 from figures.paper import (
     add_footer,
     add_legend,
@@ -23,7 +24,7 @@ from figures.paper import (
     style_ticks,
     write_note,
 )
-from figures.records import FigurePath
+from figures.records import Ends, FigurePath
 from figures.text import font_families
 from figures.theme import BLUE, FAINT, GREY, INK, MOST_NUMBERED_CELLS, PAPER_PT, VERMILION
 from figures.writing import write_figure
@@ -33,7 +34,14 @@ SAME_SHARE = 1e-9
 
 
 def draw_elbow(
-    path: FigurePath, mean_sums: np.ndarray, threshold: float, *, title: str, num_samples: int | None, dpi: int
+    path: FigurePath,
+    mean_sums: np.ndarray,
+    threshold: float,
+    *,
+    title: str,
+    note: str,
+    num_samples: int | None,
+    dpi: int,
 ) -> Figure:
     """Draw the sorted mean attention sums of all heads, their chord, and the threshold at the elbow.
 
@@ -52,7 +60,7 @@ def draw_elbow(
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     finish_axes(axes, title, "heads, by ascending sum", "mean attention sum over the image")
-    add_footer(figure, [count_text(num_samples, "sample")])
+    add_footer(figure, [count_text(num_samples, "sample"), note])
     # Below the chord the curve leaves the upper left free, above it the lower right.
     is_above = ordered.mean() > ordered[[0, -1]].mean()
     add_legend(axes, "lower right" if is_above else "upper left")
@@ -108,32 +116,32 @@ def draw_head_frequency_bars(
     path: FigurePath,
     names: Sequence[str],
     frequency: Sequence[float],
-    sd: Sequence[float] | None,
+    ends: Ends | None,
     *,
     fixed: Sequence[str],
     num_samples: int | None,
-    sd_label: str,
+    ends_label: str,
     title: str,
     dpi: int,
 ) -> Figure:
-    """Draw how often each of the top heads was chosen, best first, with its spread over trials.
+    """Draw how often each of the top heads was chosen, best first, with its interval.
 
     Arguments are those of `viz.draw_head_frequency_bars`.
     """
     values = finite_array("frequency", frequency, length=len(names))
-    spread = spread_or_none(sd, len(names))
+    intervals = checked_ends(ends, (len(names),))
     tied = [bool((np.abs(values - value) < SAME_SHARE).sum() > 1) for value in values]
     figure, axes = paper_figure(3.8, 0.8 + 0.21 * len(names), dpi)
     colors = [BLUE if name in fixed else FAINT for name in names]
     axes.barh(np.arange(len(names)), values, height=0.72, color=colors, edgecolor=GREY, linewidth=0.4)
-    _write_shares(axes, values, spread, tied)
+    _write_shares(axes, values, intervals, tied)
     axes.set_yticks(np.arange(len(names)), list(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     finish_axes(axes, title, "samples that chose the head", "", "x")
     missing = [name for name in fixed if name not in names]
     notes = [
         count_text(num_samples, "sample"),
-        f"whiskers: {sd_label}" if spread is not None else "",
+        f"whiskers: {ends_label}" if intervals is not None else "",
         "tie: chosen equally often" if any(tied) else "",
         f"fixed, but not among these: {', '.join(missing)}" if missing else "",
     ]
@@ -142,12 +150,17 @@ def draw_head_frequency_bars(
     return figure
 
 
-def _write_shares(axes: Axes, values: np.ndarray, spread: np.ndarray | None, tied: Sequence[bool]) -> None:
+def _write_shares(
+    axes: Axes, values: np.ndarray, intervals: tuple[np.ndarray, np.ndarray] | None, tied: Sequence[bool]
+) -> None:
     """Draw whiskers, write each share behind its bar's end or whisker, and leave room for the words."""
-    rows = np.arange(len(values))
-    if spread is not None:
-        axes.errorbar(values, rows, xerr=spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2, capthick=0.9)
-    ends = values + (0 if spread is None else spread)
+    rows, ends = np.arange(len(values)), values
+    if intervals is not None:
+        low, high = intervals
+        reach = (high - low) / 2
+        style: dict[str, Any] = {"elinewidth": 0.9, "capsize": 2, "capthick": 0.9}
+        axes.errorbar((low + high) / 2, rows, xerr=reach, fmt="none", ecolor=INK, **style)
+        ends = np.maximum(values, high)
     for row, (value, end) in enumerate(zip(values, ends)):
         write_note(axes, end, row, f" {value:.1%}{'  tie' if tied[row] else ''}", ha="left", va="center")
     axes.set_xlim(0, max(float(ends.max()) * (1.32 if any(tied) else 1.2), 1e-3))
@@ -164,7 +177,7 @@ def draw_frequency_vs_samples(
     path: FigurePath,
     sample_counts: Sequence[int],
     frequency: np.ndarray,
-    sd: np.ndarray | None,
+    ends: tuple[np.ndarray, np.ndarray] | None,
     names: Sequence[str],
     *,
     band_label: str,
@@ -178,19 +191,19 @@ def draw_frequency_vs_samples(
     counts = finite_array("sample_counts", sample_counts, ndim=1)
     shape = (len(names), counts.size)
     curves = finite_array("frequency", frequency, shape=shape)
-    bands = None if sd is None else finite_array("sd", sd, shape=shape)
+    bands = checked_ends(ends, shape)
     figure, axes = paper_figure(3.6, 2.6, dpi)
     for index, name in enumerate(names):
         color, marker = series_style(index)
         axes.plot(counts, curves[index], color=color, marker=marker, markersize=3.5, linewidth=1.3, label=name)
         if bands is not None:
-            low, high = np.clip(curves[index] - bands[index], 0, 1), np.clip(curves[index] + bands[index], 0, 1)
-            axes.fill_between(counts, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.fill_between(counts, bands[0][index], bands[1][index], color=color, alpha=0.15, linewidth=0)
     if counts[0] > 0 and counts[-1] / counts[0] >= 16:
         axes.set_xscale("log")
         axes.set_xticks(counts, [f"{count:g}" for count in counts])
         axes.minorticks_off()
-    axes.set_ylim(0, min(1.02, float(curves.max()) * 1.3 + 0.02))
+    top = float(curves.max() if bands is None else max(curves.max(), bands[1].max()))
+    axes.set_ylim(0, min(1.02, top * 1.15 + 0.02))
     set_percent_ticks(axes.yaxis, float(curves.max()))
     finish_axes(axes, title, "number of samples", "samples that chose the head")
     add_footer(figure, ["" if bands is None else f"bands: {band_label}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from io import BytesIO
@@ -84,5 +85,6 @@ def _vector_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as PDF or SVG; pictures in it keep the figure's own pixels."""
     buffer = BytesIO()
     with _settings_lock, matplotlib.rc_context(_VECTOR_SETTINGS):
+        logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # it tells of every letter that it keeps
         figure.savefig(buffer, format=kind, dpi=figure.dpi, metadata=_NO_DATE[kind])
     return buffer.getvalue()

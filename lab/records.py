@@ -21,12 +21,17 @@ class Sample:
         image_file: Path of the image.
         query: The referring expression, as given.
         line_number: 1-based line of the JSONL file that it came from, or None for a single run.
+        file_stem: What its files' names begin with, where that is not the safe name of its id; see
+            `lab.storage.paths.distinct_name`.
+        truth_xyxy: Its ground-truth box, half-open, in pixels of the original image, where it is known and wanted.
     """
 
     id: str
     image_file: str
     query: str
     line_number: Optional[int] = None
+    file_stem: Optional[str] = None
+    truth_xyxy: Optional[tuple[float, float, float, float]] = None
 
     def __post_init__(self) -> None:
         """Reject empty ids and queries."""

@@ -15,7 +15,8 @@ from PIL import Image
 
 from picturebook.drawing import render
 from picturebook.expressions import TEMPLATE_WEIGHTS, TEMPLATES, Expression, answer_words, sample_expressions
-from picturebook.scenes import Rendered, Scene, sample_scene
+from picturebook.sampling import sample_scene
+from picturebook.scenes import Rendered, Scene
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from picturebook.drawing import render
-from picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, SUPPORTS, Rendered, Scene, sample_scene
+from picturebook.sampling import sample_scene
+from picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, SUPPORTS, Rendered, Scene
 
 IMAGE_SIDE = 128
 PATCH_SIDE = 8

@@ -20,7 +20,9 @@ from lab.datasets.box_reading import (
     read_boxes,
     row_size,
 )
-from lab.storage.files import JsonlLine, read_jsonl
+from lab.datasets.cells import read_geometry
+from lab.datasets.tables import read_table
+from lab.storage.files import JsonlLine
 
 Size = tuple[float, float]
 
@@ -104,7 +106,7 @@ def parse_rows(dataset_jsonl: str | os.PathLike[str], id_field: str) -> tuple[li
     """Read ids and numbers; how these are meant is settled for all rows together, by `settle_truths`.
 
     Args:
-        dataset_jsonl: One object a line.
+        dataset_jsonl: JSON lines, one JSON array, or a CSV or TSV table (`lab.datasets.tables.read_table`).
         id_field: Field of the rows that holds the id.
 
     Returns:
@@ -116,7 +118,7 @@ def parse_rows(dataset_jsonl: str | os.PathLike[str], id_field: str) -> tuple[li
     """
     rows: list[ParsedRow] = []
     broken: list[str] = []
-    for line in read_jsonl(dataset_jsonl):
+    for line in read_table(dataset_jsonl):
         try:
             rows.append(_parse(line, id_field))
         except ValueError as error:
@@ -194,7 +196,7 @@ def read_truths(
 def _parse(line: JsonlLine, id_field: str) -> ParsedRow:
     if line.row is None:
         raise ValueError(line.error)
-    row, where = line.row, f"line {line.number}"
+    row, where = read_geometry(line.row), f"line {line.number}"
     sample_id = row.get(id_field)
     if isinstance(sample_id, bool) or not isinstance(sample_id, (str, int)) or not str(sample_id).strip():
         raise ValueError(

@@ -23,12 +23,12 @@ from lab.heads.measures import SampleAudit, Targets, measure_sample
 from lab.records import CollectedAttention
 from lab.statistics.bootstrap import cluster_numbers
 from lab.statistics.head_sets import HeadSets, comparison_sets
-from lab.storage.attention_files import load_attention
 from scores.truths import Size, Truth, read_truths
 from stages.audit_outputs import AuditedRows, describe_audit, describe_scores, named_scores, write_audit
-from stages.choosing import choose_for, localize_choice, score_sample
+from stages.choosing import choose_for, fractional_edges, localize_choice, score_sample
 from stages.labelled import warn_in_sample, write_labelled
 from stages.plan import Plan, Steps, find_in_project, make_plan, selection_rules
+from stages.stored_attention import load_stored
 from stages.survey import Survey, Unusable, read_each
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
             f"{survey.ids[0]!r}, but got none of them. Choose the key of the ids with data.id_field."
         )
     plan, origin = _box_plan(settings, selection)
-    heads: Sequence[tuple[int, int]] = plan.fixed_heads or selection.heads
+    heads = plan.fixed_heads or selection.heads
     variants = ablate(survey.scores, selection)
     work = _plan_work(survey, rows, truths, plan, heads, variants)
     paths = [survey.sources[row].path for row in rows]
@@ -116,6 +116,24 @@ def check_against_truth(survey: Survey, selection: DatasetSelection, settings: S
     labelled, best = write_labelled(directory, audit, audited, settings)
     lines += [*describe_audit(audit, ablation), *best]
     return TruthCheck(lines, named, [*written, labelled])
+
+
+def heads_in_use(settings: Settings, selection: DatasetSelection) -> Sequence[tuple[int, int]]:
+    """The fixed heads that a run is about: those of the heads file that its boxes are made with, else the chosen ones.
+
+    Args:
+        settings: The whole configuration.
+        selection: What the data set chose.
+
+    Returns:
+        (layer, head) of each.
+
+    Raises:
+        ValueError: The heads file cannot be used.
+    """
+    if settings.data.ground_truth is None:
+        return selection.heads
+    return _box_plan(settings, selection)[0].fixed_heads or selection.heads
 
 
 def _sizes(survey: Survey) -> dict[str, Size]:
@@ -175,7 +193,7 @@ def _measure_all(paths: Sequence[Path], work: _Work, settings: Settings) -> Iter
 
 
 def _measure(path: Path, work: _Work) -> _Measured:
-    collected, settings = load_attention(path), work.plan.settings
+    collected, settings = load_stored(path), work.plan.settings
     truth = work.truths[collected.sample.id]
     table = score_sample(collected, settings)
     choice = choose_for(collected, table, work.plan)
@@ -198,6 +216,7 @@ def _audit(collected: CollectedAttention, table: HeadTable, truth: Truth, work: 
         truncate=logic.smoothing.truncate,
         region=logic.mask.region,
         relative_threshold=logic.mask.relative_threshold,
+        edges=fractional_edges(logic.mask),
     )
     mask = _read_mask(truth, collected, str(work.plan.settings.data.ground_truth))
     targets = Targets(picture, boxes, boxes.index(truth.target_xyxy), mask)

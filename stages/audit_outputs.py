@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from lab.storage import files
 from scores.truths import Truth
 from stages.selection_outputs import write_csv
 from stages.survey import Survey
+
+if TYPE_CHECKING:
+    from viz import AuditBar
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,13 @@ def write_audit(
     Returns:
         Paths, and the comparison of the variants.
     """
-    csv_path, json_path, figure_path = (directory / f"head_audit.{ending}" for ending in ("csv", "json", "png"))
+    csv_path, json_path = (directory / f"head_audit.{ending}" for ending in ("csv", "json"))
     ablation = _compare(variants, samples, audited, settings)
     write_csv(csv_path, audit.rows())
     record = {**audit.to_dict(), "in_sample": in_sample, "ablation": [row.to_dict() for row in ablation]}
     files.save_json(json_path, record)
-    if not settings.save_fig:
-        return [csv_path, json_path], ablation
-    _draw(figure_path, audit, settings)
-    return [csv_path, json_path, figure_path], ablation
+    figures = _draw(directory, audit, settings, in_sample=in_sample) if settings.save_fig else []
+    return [csv_path, json_path, *figures], ablation
 
 
 def _compare(
@@ -111,27 +113,42 @@ def _compare(
     )
 
 
-def _draw(path: Path, audit: HeadAudit, settings: Settings) -> None:
-    from viz import draw_head_audit
+def _draw(directory: Path, audit: HeadAudit, settings: Settings, *, in_sample: bool) -> list[Path]:
+    """Draw the audit, and give the paths of the figure in all its formats."""
+    from viz import draw_head_audit, write_formats
 
     found = audit.correlations["IoU"]
-    bars = [("fixed heads", audit.scores), *((rival.name, rival.scores) for rival in audit.rivals)]
-    draw_head_audit(
-        path,
+    warning = " The heads were chosen with labels on these very rows." if in_sample else ""
+    figure = draw_head_audit(
+        None,
         audit.frequency,
         audit.means["box_iou"],
         fixed=audit.fixed,
         skip_layers=settings.logic.skip_layers,
         spearman=found.spearman,
         p_value=found.p_value.value if found.p_value else float("nan"),
-        bar_names=[name for name, _ in bars],
-        bar_values=[scores.iou.estimate for _, scores in bars],
-        bar_sd=[_half_width(scores.iou) for _, scores in bars],
+        bars=[_bar("fixed heads", audit.scores.iou), *(_bar(rival.name, rival.scores.iou) for rival in audit.rivals)],
+        control_bars=_control_bars(audit),
+        verdict=audit.verdict.sentence() + warning,
+        num_rows=audit.num_samples,
+        num_pictures=audit.num_pictures,
+        num_samples=audit.num_files,
+        control_title="Phrase control: the fixed heads",
+        dpi=settings.figures.dpi,
     )
+    return write_formats(figure, directory / "head_audit.png", settings.figures.formats)
 
 
-def _half_width(interval: Interval) -> float:
-    return 0.0 if np.isnan(interval.low) else (interval.high - interval.low) / 2
+def _bar(label: str, interval: Interval) -> AuditBar:
+    from viz import AuditBar
+
+    return AuditBar.with_ends(label, interval.estimate, interval.low, interval.high)
+
+
+def _control_bars(audit: HeadAudit) -> list[AuditBar]:
+    """IoU of the fixed heads' boxes with the phrase's own target and with the others of its picture."""
+    found = next((control for control in audit.control.fixed if control.measure == "IoU"), None)
+    return [] if found is None else [_bar("own target", found.own), _bar("other targets", found.other)]
 
 
 # --------------------------------------------------------------------------------------------------------------------

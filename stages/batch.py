@@ -19,11 +19,12 @@ from lab.command_line.progress import progress_bar
 from lab.command_line.results import StageResult
 from lab.config.settings import DataSettings, Settings
 from lab.datasets.rows import RowFailure, RowFields, RowSelection, read_rows
+from lab.messages import shorten
 from lab.records import Sample
 from lab.storage.background import items_in_hand
 from lab.storage.claims import claim_rows
 from lab.storage.kept_directory import KeptDirectory, keep_directory
-from lab.storage.paths import OutputPaths, safe_name
+from lab.storage.paths import OutputPaths
 from lab.storage.pictures import PictureIndex
 from lab.storage.run_state import FailureLog, WantedFiles, claim_directory, find_finished
 from stages.earlier_results import remove_stale
@@ -72,8 +73,9 @@ def run_batch(settings: Settings, load: CollectorLoader) -> StageResult:
     """
     data, result_dir = settings.data, settings.result_dir
     plan = make_plan(settings, _batch_steps(settings))
-    rows = read_rows(data.data_file or "", _fields(data), data.start_index, data.end_index)
-    names = (safe_name(sample.id) for sample in rows.samples)
+    box_format = data.box_format if data.visualize_batch else None  # ground truth is shown in figures only
+    rows = read_rows(data.data_file or "", _fields(data), data.start_index, data.end_index, box_format=box_format)
+    names = (OutputPaths.of_sample(result_dir, sample).file_stem for sample in rows.samples)
     with claim_rows(result_dir, names), keep_directory(result_dir) as kept, obey_interrupts(items_in_hand):
         failures = FailureLog(result_dir, str(data.data_file))
         counts = _run_claimed(_Batch(plan, rows, failures, PictureIndex(result_dir.parent), kept), load)
@@ -120,10 +122,10 @@ def _prepare_directory(batch: _Batch) -> frozenset[str]:
     claim_directory(directory, plan.shaping, overwrite)
     finished: frozenset[str] = frozenset()
     if not overwrite:
-        wanted, top_k = WantedFiles(plan.steps.attention, plan.steps.figure), plan.settings.logic.top_k
+        wanted, top_k = WantedFiles(plan.steps.attention, plan.figure_formats), plan.settings.logic.top_k
         finished = find_finished(directory, samples, plan.fingerprint, wanted, top_k, batch.pictures)
     pending = [sample for sample in samples if sample.id not in finished]
-    remove_stale(plan, [(sample, OutputPaths(directory, sample.id, plan.settings.logic.top_k)) for sample in pending])
+    remove_stale(plan, [(sample, OutputPaths.of_sample(directory, sample)) for sample in pending])
     return finished
 
 
@@ -174,10 +176,9 @@ def _all_rows(batch: _Batch) -> Sequence[Sample]:
 
 def _check_results(batch: _Batch, others: frozenset[str]) -> None:
     """Make sure that no result of this run was removed meanwhile; the ids of others are left out."""
-    ids = (sample.id for sample in batch.rows.samples if sample.id not in others)
-    batch.directory.check_files(
-        OutputPaths(batch.plan.settings.result_dir, sample_id).bbox_json.name for sample_id in ids
-    )
+    directory = batch.plan.settings.result_dir
+    made = (sample for sample in batch.rows.samples if sample.id not in others)
+    batch.directory.check_files(OutputPaths.of_sample(directory, sample).bbox_json.name for sample in made)
 
 
 def _remember_pictures(batch: _Batch) -> None:
@@ -196,4 +197,4 @@ def _record_failure(failure: RowFailure, failures: FailureLog, strict: bool) -> 
 
 
 def _where(failure: RowFailure) -> str:
-    return f"line {failure.line_number}" + ("" if failure.id is None else f", id {failure.id!r}")
+    return f"line {failure.line_number}" + ("" if failure.id is None else f", id {shorten(failure.id)}")

@@ -15,10 +15,11 @@ from lab.heads.head_sums import count_ties
 from lab.heads.heads_file import hash_inputs
 from lab.heads.selection_records import SelectionSpread
 from lab.heads.trials import TrialStatistics, trial_indices
-from stages.audit import check_against_truth
+from stages.audit import check_against_truth, heads_in_use
 from stages.earlier_selections import refuse_to_overwrite_selection, remove_earlier_selection
 from stages.plan import selection_rules
-from stages.selection_outputs import describe_selection, draw_selection, write_selection
+from stages.selection_figures import SelectionDrawing, draw_selection
+from stages.selection_outputs import describe_selection, write_selection
 from stages.summaries import describe_files
 from stages.survey import Survey, attention_dirs, read_survey, settings_of_survey
 
@@ -43,12 +44,13 @@ def run_batch_analyze(settings: Settings) -> StageResult:
     settings = settings_of_survey(survey, settings)
     refuse_to_overwrite_selection(directory, settings)
     selection = select_dataset_heads(survey.scores, selection_rules(settings))
-    spread = _spread(survey, selection, settings)
+    used, spread = heads_in_use(settings, selection), _spread(survey, selection, settings)
     remove_earlier_selection(directory)
     digest = hash_inputs(survey.ids, survey.scores)
     written = write_selection(directory, survey, selection, spread, digest, settings.logic)
     if settings.save_fig:
-        written += draw_selection(directory, survey, selection, spread)
+        drawing = SelectionDrawing(directory, survey, selection, spread, used, settings.figures)
+        written += draw_selection(drawing)
     lines = describe_selection(survey, selection, spread)
     scores: dict[str, Any] = {
         "heads": " ".join(f"L{layer}H{head}" for layer, head in selection.heads),

@@ -11,7 +11,8 @@ import numpy as np
 
 from analyze import choose_heads, rank_heads, score_heads
 from bbox import localize
-from lab.config.settings import Settings
+from finer.edges import FractionalEdges
+from lab.config.settings import MaskSettings, Settings
 from lab.heads.head_scores import HeadTable
 from lab.heads.head_sums import stored_sums
 from lab.heads.heads_file import HeadsFile, check_heads_file
@@ -104,7 +105,13 @@ def localize_choice(collected: CollectedAttention, choice: HeadChoice, settings:
         truncate=smoothing.truncate,
         region=mask.region,
         relative_threshold=mask.relative_threshold,
+        edges=fractional_edges(mask),
     )
+
+
+def fractional_edges(mask: MaskSettings) -> Optional[FractionalEdges]:
+    """How far edges of boxes move into their outer cells; None for boxes of whole cells."""
+    return FractionalEdges(mask.edge_most, mask.edge_power) if mask.edges == "fractional" else None
 
 
 def chosen_maps(collected: CollectedAttention, choice: HeadChoice) -> np.ndarray:

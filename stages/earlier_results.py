@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,7 +13,7 @@ from lab.config.settings import model_directory_name
 from lab.records import HeadScore, Sample
 from lab.storage import files
 from lab.storage.attention_files import load_attention
-from lab.storage.paths import OutputPaths
+from lab.storage.paths import OutputPaths, is_file, possible_stems
 from stages.model_settings import META_KEY, record_model
 from stages.plan import SHAPING_MODEL_KEYS, Plan
 
@@ -88,7 +89,7 @@ def _same_picture(one: str, other: str) -> bool:
     first, second = Path(one), Path(other)
     if os.path.abspath(first) == os.path.abspath(second):
         return True
-    if first.is_file() and second.is_file():
+    if is_file(first) and is_file(second):
         return first.read_bytes() == second.read_bytes()
     return first.name == second.name
 
@@ -100,7 +101,8 @@ def _other_model(meta: Mapping[str, Any], plan: Plan) -> Optional[str]:
         name = str(meta.get("model_name") or "")
         same = not name or model_directory_name(name) == model_directory_name(plan.settings.model.name)
         return None if same else f"they are of the model {name!r}"[:200]
-    for key in SHAPING_MODEL_KEYS:
+    recorded = {"views": 1, **recorded}  # older files do not say it
+    for key in (*SHAPING_MODEL_KEYS, "views"):
         if recorded.get(key) != here[key]:
             return f"model.{key} was {recorded.get(key)!r} and is {here[key]!r}"[:200]
     return None
@@ -134,13 +136,13 @@ def remove_stale(plan: Plan, redone: Iterable[tuple[Sample, OutputPaths]]) -> No
     """Remove what earlier runs made of the samples that are going to be redone, before the first of them is.
 
     The boxes go first: their presence says that an id is done. With `data.overwrite`, attention goes too, where it is
-    collected anew or is another model's or question's.
+    collected anew or is another model's or question's. So does what stands under another name that the id may have.
 
     Args:
         plan: What is going to be made.
         redone: The samples, and where their results will be written.
     """
-    by_stem = {paths.file_stem: (sample, paths) for sample, paths in redone}
+    by_stem = {paths.file_stem: (sample, paths) for sample, paths in _with_other_names(list(redone))}
     for _, paths in by_stem.values():
         paths.bbox_json.unlink(missing_ok=True)
     for directory in {Path(paths.directory) for _, paths in by_stem.values()}:
@@ -151,6 +153,23 @@ def remove_stale(plan: Plan, redone: Iterable[tuple[Sample, OutputPaths]]) -> No
     if plan.settings.data.overwrite:
         for sample, paths in by_stem.values():
             _remove_attention(plan, sample, paths)
+
+
+def _with_other_names(redone: Sequence[tuple[Sample, OutputPaths]]) -> Iterator[tuple[Sample, OutputPaths]]:
+    """The samples with their paths and, where files of theirs are listed under another name, with those, too."""
+    present: dict[Path, frozenset[str]] = {}
+    for sample, paths in redone:
+        directory = Path(paths.directory)
+        if directory not in present:
+            present[directory] = frozenset(os.listdir(directory) if directory.is_dir() else ())
+        others = (replace(paths, stem=stem) for stem in possible_stems(sample.id) if stem != paths.file_stem)
+        yield sample, paths
+        yield from ((sample, other) for other in others if _is_listed(other, present[directory]))
+
+
+def _is_listed(paths: OutputPaths, present: frozenset[str]) -> bool:
+    """Whether a box or attention is there, spelt just so: where case does not count, a file may be another id's."""
+    return any(path.name in present for path in (paths.bbox_json, paths.attention(True), paths.attention(False)))
 
 
 def _remove_attention(plan: Plan, sample: Sample, paths: OutputPaths) -> None:

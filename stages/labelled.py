@@ -24,8 +24,8 @@ from lab.heads.labelled import (
     split_of,
 )
 from lab.records import Grid
-from lab.storage.attention_files import load_attention
 from stages.audit_outputs import AuditedRows
+from stages.stored_attention import load_stored
 from stages.survey import Unusable, attention_dirs, read_each
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def _read_maps(audited: AuditedRows, candidates: Sequence[tuple[int, int]], sett
     smoothing = settings.logic.smoothing
 
     def read(path: Path) -> _Maps:
-        collected = load_attention(path)
+        collected = load_stored(path)
         maps = collected.attention[layers, heads].reshape(-1, *collected.grid.shape)
         smoothed = smooth_maps(maps, sigma=smoothing.sigma, truncate=smoothing.truncate).astype(np.float32)
         return smoothed, collected.grid, collected.image_size_wh, truths[collected.sample.id]

@@ -11,6 +11,7 @@ from stages.plan import find_in_project
 
 if TYPE_CHECKING:
     from collector import Collected
+    from vlm.image_preprocessing import ImagePreprocessor
 
 
 class Collector(Protocol):
@@ -51,7 +52,7 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
         use_flash_attn=model.use_flash_attn,
         prefill_attention=model.prefill_attention,
     )
-    return AttentionCollector(
+    collector = AttentionCollector(
         bundle,
         batch_size=model.batch_size,
         use_generate=model.use_generate,
@@ -60,3 +61,17 @@ def load_collector(model: ModelSettings, stop_layer: Optional[int] = None) -> Co
         num_beams=model.num_beams,
         stop_layer=stop_layer,
     )
+    return collector if model.views == 1 else _with_views(collector, bundle.image_preprocessor)
+
+
+def _with_views(collector: Collector, preprocessor: ImagePreprocessor) -> Collector:
+    """Make the collector look at each picture four times."""
+    from stages.views import ViewsCollector
+
+    if not preprocessor.rule.pad_to_square:
+        raise ValueError(
+            "Expected model.views=4 with a model that pads pictures to squares, such as LLaVA-1.5, but got one that "
+            "resizes or crops them, whose cells would not stay the same from view to view. Set model.views=1."
+        )
+    cells = preprocessor.input_size // preprocessor.patch_size
+    return ViewsCollector(collector, cells=cells, background=preprocessor.rule.background)

@@ -16,7 +16,7 @@ from stages.plan import SHAPING_MODEL_KEYS
 logger = logging.getLogger(__name__)
 
 META_KEY = "model_settings"
-RECORDED_KEYS = (*SHAPING_MODEL_KEYS, *FOLLOWING.values())
+RECORDED_KEYS = (*SHAPING_MODEL_KEYS, "views", *FOLLOWING.values())
 
 
 def record_model(model: ModelSettings) -> dict[str, Any]:
@@ -62,6 +62,7 @@ def _model_of_file(meta: Mapping[str, Any], settings: Settings, source: object) 
     if name is None and not recorded:
         logger.warning("%s does not name its model: the settings of %s are used.", source, settings.model.name)
     known = {key: recorded[key] for key in RECORDED_KEYS if key in recorded}
+    known.setdefault("views", 1)  # older files do not say it
     if meta.get("prompt_template"):
         known["conv_mode"] = str(meta["prompt_template"])
     try:

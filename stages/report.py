@@ -23,7 +23,7 @@ from lab.storage.files import atomic_write
 from report.choosing import choose_samples
 from report.page import build
 from report.records import BoxRules, OtherRow, OtherRun, ReportRun, ReportSample
-from stages.choosing import localize_choice, rank_sample, score_sample
+from stages.choosing import fractional_edges, localize_choice, rank_sample, score_sample
 from stages.plan import selection_rules
 from stages.report_dataset import compare_bars, read_dataset
 from stages.report_rows import ReportRow, read_other_rows, read_report_rows, settings_of_run, with_true_boxes
@@ -187,9 +187,16 @@ def _load(row: ReportRow) -> CollectedAttention:
 
 
 def _box_rules(settings: Settings) -> BoxRules:
-    smoothing, mask = settings.logic.smoothing, dataclasses.asdict(settings.logic.mask)
-    edges = {name: mask[name] for name in ("edges", "edge_most", "edge_power") if name in mask}
-    return BoxRules(smoothing.sigma, smoothing.truncate, mask["relative_threshold"], mask["region"], **edges)
+    smoothing, mask = settings.logic.smoothing, settings.logic.mask
+    return BoxRules(
+        sigma=smoothing.sigma,
+        truncate=smoothing.truncate,
+        threshold=mask.relative_threshold,
+        region=mask.region,
+        edges=mask.edges,
+        edge_most=mask.edge_most,
+        edge_power=mask.edge_power,
+    )
 
 
 def _command(directory: Path, settings: Settings) -> str:
@@ -209,7 +216,7 @@ def _read_samples(shown: Sequence[ReportRow], run: ReportRun, settings: Settings
         scores = {
             "sum": table.attn_sum,
             "entropy": table.spatial_entropy,
-            **_against_truth(collected, maps, row, run.rules),
+            **_against_truth(collected, maps, row, settings),
         }
         if run.dataset.frequency is not None and row.source == "heads_file":
             ranked = [*run.fixed, *ranked]
@@ -230,18 +237,20 @@ def _read_samples(shown: Sequence[ReportRow], run: ReportRun, settings: Settings
 
 
 def _against_truth(
-    collected: CollectedAttention, maps: np.ndarray, row: ReportRow, rules: BoxRules
+    collected: CollectedAttention, maps: np.ndarray, row: ReportRow, settings: Settings
 ) -> dict[str, np.ndarray]:
     """IoU of each head's own box, and its enrichment in the true box; nothing without a true box."""
     shape = collected.attention.shape[:2]
     if row.truth_xyxy is None:
         return {"iou": np.full(shape, np.nan), "enrichment": np.full(shape, np.nan)}
+    smoothing, mask = settings.logic.smoothing, settings.logic.mask
     _, boxes_xyxy = localize_each(
-        smooth_maps(maps, sigma=rules.sigma, truncate=rules.truncate),
+        smooth_maps(maps, sigma=smoothing.sigma, truncate=smoothing.truncate),
         collected.grid,
         collected.image_size_wh,
-        region=rules.region,
-        relative_threshold=rules.threshold,
+        region=mask.region,
+        relative_threshold=mask.relative_threshold,
+        edges=fractional_edges(mask),
     )
     width, height = collected.image_size_wh
     inside = maps * cell_coverage((0, 0, width, height), collected.grid)

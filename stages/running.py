@@ -71,6 +71,8 @@ def run_calls(
     Raises:
         OSError: Results cannot be written; samples that were begun are finished first.
     """
+    if plan.refiner is not None:
+        plan.refiner.ready()
 
     def finish(collected: Union[Collected, LostRow]) -> Outcome:
         return _finish_or_fail(collected, plan)
@@ -86,7 +88,7 @@ def _finish_or_fail(collected: Union[Collected, LostRow], plan: Plan) -> Outcome
     if not isinstance(collected, CollectedAttention):
         return RowFailure(sample.line_number, sample.id, collected.reason)
     try:
-        paths = OutputPaths(directory, sample.id, plan.settings.logic.top_k)
+        paths = OutputPaths.of_sample(directory, sample, plan.settings.logic.top_k)
         return finish_sample(_with_picture(collected), plan, paths)
     except Exception as error:
         if isinstance(error, OSError) and _ends_the_run(error, directory):

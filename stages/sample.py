@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Optional
 
 from lab.config.errors import ConfigError
 from lab.heads.head_sums import SUMS_KEY, sums_record
+from lab.messages import shorten
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
 from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention
-from lab.storage.paths import OutputPaths
+from lab.storage.paths import OutputPaths, is_file
 from stages.choosing import choose_for, chosen_maps, localize_choice, rank_sample, score_sample
 from stages.earlier_results import refuse_other_ranking
 from stages.model_settings import META_KEY, record_model
 from stages.plan import Plan, find_in_project
+from stages.refining import refine_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,13 +104,18 @@ def _choose(result: ItemResult, plan: Plan) -> ItemResult:
 def _localize_and_draw(result: ItemResult, choice: HeadChoice, plan: Plan, paths: OutputPaths) -> ItemResult:
     """Make figure, mask and box of the chosen heads."""
     steps, collected = plan.steps, result.collected
-    localization = localize_choice(collected, choice, plan.settings)
+    localization, refined = refine_mask(
+        collected, localize_choice(collected, choice, plan.settings), plan, lambda: _find_image(collected.sample)
+    )
     figure: Optional[Figure] = None
+    drawn: list[Path] = []
     if steps.figure or steps.show:
-        figure = _draw(collected, choice, localization, plan, paths)
+        figure = _draw(collected, choice, localization, plan)
+        drawn = _write_figure(figure, plan, paths)
     files.save_mask_png(paths.mask, localization.mask)
-    files.save_bbox_json(paths.bbox_json, collected.sample, localization, choice, _origin(collected, plan))
-    written = (*((paths.figure,) if steps.figure else ()), paths.mask, paths.bbox_json)
+    extra = {**_origin(collected, plan), **refined}
+    files.save_bbox_json(paths.bbox_json, collected.sample, localization, choice, extra)
+    written = (*drawn, paths.mask, paths.bbox_json)
     return dataclasses.replace(
         result, localization=localization, figure=figure if steps.show else None, written=written
     )
@@ -127,33 +134,39 @@ def _write_attention(collected: CollectedAttention, plan: Plan, paths: OutputPat
     return [path, paths.meta_json, paths.meta_pickle]
 
 
-def _draw(
-    collected: CollectedAttention, choice: HeadChoice, localization: Localization, plan: Plan, paths: OutputPaths
-) -> Figure:
-    """Draw the figure, and write it if wanted."""
+def _write_figure(figure: Figure, plan: Plan, paths: OutputPaths) -> list[Path]:
+    from viz import write_formats
+
+    return write_formats(figure, paths.figure(), plan.figure_formats)
+
+
+def _draw(collected: CollectedAttention, choice: HeadChoice, localization: Localization, plan: Plan) -> Figure:
     from viz import draw_top_heads
     from vlm.images import load_image
 
-    smoothing = plan.settings.logic.smoothing
+    logic = plan.settings.logic
     return draw_top_heads(
-        paths.figure if plan.steps.figure else None,
+        None,
         load_image(_find_image(collected.sample)),
         chosen_maps(collected, choice),
         collected.grid,
         choice,
         localization,
         collected.sample.query,
-        sigma=smoothing.sigma,
-        truncate=smoothing.truncate,
+        sigma=logic.smoothing.sigma,
+        truncate=logic.smoothing.truncate,
+        truth_box_xyxy=collected.sample.truth_xyxy,
         model_name=str(collected.meta.get("model_name") or "") or None,
+        top_k=logic.top_k,
+        dpi=plan.settings.figures.dpi,
     )
 
 
 def _find_image(sample: Sample) -> str:
     path = find_in_project(sample.image_file) if sample.image_file else ""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise ConfigError(
-            f"Expected the image of {sample.id!r} at {path or '(no path recorded)'!r}, but found none. "
+            f"Expected the image of {shorten(sample.id)} at {shorten(path or '(no path recorded)')}, but found none. "
             "Say where it is with data.image_file."
         )
     return path

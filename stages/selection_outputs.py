@@ -9,19 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analyze import elbow_threshold, frequency_by_size
 from lab.command_line.tables import format_table
 from lab.config.settings import LogicSettings
 from lab.heads.head_scores import DatasetSelection
 from lab.heads.heads_file import heads_file_from_selection, write_heads_file
 from lab.heads.selection_records import SelectionSpread, count_rows, describe_head, head_record, selection_record
-from lab.statistics.bootstrap import FEWEST_CLUSTERS
 from lab.storage import files
 from stages.survey import Survey
 
 HEADS_SHOWN = 10
-MIN_SAMPLES_OF_A_CURVE = 10
-_CURVE_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
 def write_selection(
@@ -64,72 +60,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     files.atomic_write(path, text.getvalue())
-
-
-def draw_selection(
-    directory: Path,
-    survey: Survey,
-    selection: DatasetSelection,
-    spread: SelectionSpread,
-) -> list[Path]:
-    """Draw the elbow, two maps over layers and heads, the most frequent heads and, with enough files, a curve.
-
-    Args:
-        directory: Where to write.
-        survey: The files that were read.
-        selection: What the data set chose.
-        spread: How sure that is.
-
-    Returns:
-        Paths of the figures.
-    """
-    from viz import draw_elbow, draw_head_frequency_bars, draw_layer_head_map
-
-    ranked = [head for head in selection.ranked_heads() if selection.counts[head]][:HEADS_SHOWN]
-    names = [f"L{layer}H{head}" for layer, head in ranked]
-    frequency = [float(selection.frequency[head]) for head in ranked]
-    errors = (
-        None
-        if spread.frequency.num_pictures < FEWEST_CLUSTERS
-        else [float(spread.frequency.se[head]) for head in ranked]
-    )
-    paths = [directory / f"batch_{name}.png" for name in ("elbow", "mean_sum_map", "frequency_map", "top_heads")]
-    draw_elbow(paths[0], selection.mean_sums, _elbow_of_the_curve(selection))
-    draw_layer_head_map(
-        paths[1], selection.mean_sums, "Mean attention sum", "mean sum over the image", marked=selection.heads
-    )
-    draw_layer_head_map(
-        paths[2],
-        selection.frequency,
-        "Selection frequency",
-        "samples that chose the head",
-        marked=selection.heads,
-        percent=True,
-    )
-    draw_head_frequency_bars(paths[3], names, frequency, errors, num_fixed=len(selection.heads))
-    return [*paths, *_draw_curve(directory, survey, selection)]
-
-
-def _draw_curve(directory: Path, survey: Survey, selection: DatasetSelection) -> list[Path]:
-    """Frequency of the fixed heads against number of samples, where there are enough for a curve."""
-    count = len(survey.sources)
-    if count < 2 * MIN_SAMPLES_OF_A_CURVE:
-        return []
-    from viz import draw_frequency_vs_samples
-
-    # A step close to the end would lie, and be labelled, over it.
-    sizes = [size for size in _CURVE_STEPS if size <= 0.8 * count] + [count]
-    mean, low, high = frequency_by_size(survey.scores, selection.rules, selection.heads, survey.pictures, sizes=sizes)
-    path = directory / "batch_frequency_by_samples.png"
-    names = [f"L{layer}H{head}" for layer, head in selection.heads]
-    draw_frequency_vs_samples(path, sizes, mean, (high - low) / (2 * 1.96), names)
-    return [path]
-
-
-def _elbow_of_the_curve(selection: DatasetSelection) -> float:
-    """The threshold of all samples, or the elbow of the mean sums that are drawn: no mean of the samples' own."""
-    common = selection.common_threshold
-    return elbow_threshold(selection.mean_sums) if common is None else common
 
 
 def describe_selection(survey: Survey, selection: DatasetSelection, spread: SelectionSpread) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.command_line.results import StageResult
 from lab.config.settings import Settings
-from lab.datasets.rows import RowFailure, trim_query
+from lab.datasets.rows import RowFailure, check_encodable, trim_query
 from lab.records import Sample
 from lab.storage.claims import claim_rows
 from lab.storage.paths import OutputPaths, safe_name
@@ -50,7 +50,7 @@ def run_single(settings: Settings, load: CollectorLoader, steps: Steps) -> Stage
 
 def _run_one(sample: Sample, plan: Plan, load: CollectorLoader) -> Outcome:
     settings = plan.settings
-    paths = OutputPaths(settings.result_dir, sample.id, settings.logic.top_k)
+    paths = OutputPaths.of_sample(settings.result_dir, sample, settings.logic.top_k)
     refuse_to_overwrite(plan, sample, paths)
     collector = load(settings.model, plan.stop_layer)
     if settings.data.overwrite:
@@ -60,7 +60,7 @@ def _run_one(sample: Sample, plan: Plan, load: CollectorLoader) -> Outcome:
 
 
 def _trim_query(settings: Settings) -> Settings:
-    query = settings.data.query or ""
+    query = check_encodable("data.query", settings.data.query or "")
     if trim_query(query) == query:
         return settings
     logger.warning("The query has white space at its ends, which is left out.")

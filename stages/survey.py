@@ -17,11 +17,12 @@ from lab.heads.head_scores import DatasetScores, HeadTable
 from lab.heads.head_sums import sum_precision
 from lab.records import CollectedAttention
 from lab.statistics.bootstrap import cluster_numbers
-from lab.storage.attention_files import load_attention
 from lab.storage.background import map_in_background
 from lab.storage.paths import list_attention_files
 from stages.choosing import score_sample
+from stages.guard import describe_exception
 from stages.model_settings import META_KEY, settings_of_file
+from stages.stored_attention import load_stored
 
 logger = logging.getLogger(__name__)
 
@@ -180,8 +181,9 @@ def read_each(
     def guarded(path: Path) -> Union[Found, Unusable]:
         try:
             return function(path)
-        except (ValueError, OSError) as error:
-            return Unusable(path, str(error))
+        except Exception as error:
+            logger.debug("%s could not be used.", path, exc_info=error)
+            return Unusable(path, describe_exception(error))
 
     results = map_in_background(guarded, paths, workers=settings.storage.workers)
     with progress_bar(results, total=len(paths), unit="file", label=what) as bar:
@@ -189,7 +191,9 @@ def read_each(
 
 
 def _score(path: Path, settings: Settings) -> tuple[Source, HeadTable]:
-    collected = load_attention(path)
+    collected = load_stored(path)
+    if isinstance(collected.meta.get(META_KEY), Mapping):
+        settings_of_file(collected.meta, settings, path)  # what cannot be its model's settings costs this file alone
     sample, origin = collected.sample, _origin_of(collected, settings)
     # A file that does not name its picture is taken to have one of its own.
     picture = sample.image_file or f"picture of {sample.id}"

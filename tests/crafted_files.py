@@ -431,6 +431,7 @@ def values() -> dict[str, tuple[bytes, str]]:
         "picture of text": (dump(ATTENTION, image_size="ab"), r"\[width, height\]"),
         "picture of 100 digits": (dump(ATTENTION, image_size=[10**90, 1]), "pixels in all"),
         "picture of infinity": (dump(ATTENTION, image_size=[float("inf"), 1]), r"\[width, height\]"),
+        "picture of one row": (dump(ATTENTION, image_size=[178956970, 1]), "1000000 a side.*178956970 x 1"),
         "legacy picture of 60000": (pickle.dumps({"attn": ATTENTION, "meta": {"image_size": [60000, 60000]}}), "pixels in all"),
         "grid of other cells": (grid(rows=5), "as many visual tokens as its grid has cells"),
         "grid of fractions": (grid(rows=4.0), "rows"),

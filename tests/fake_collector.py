@@ -48,7 +48,13 @@ def collect_one(sample: Sample, layers: int = LAYERS) -> CollectedAttention:
     """Plant the attention of one sample."""
     seed = int.from_bytes(hashlib.sha256(sample.id.encode()).digest()[:4], "big")
     attention = planted_attention(LAYERS, HEADS, GRID.shape, target_cells(sample.query), LOCALIZATION_HEADS, seed=seed)
-    meta = {"model_name": "fake/model", "prompt_template": "referseg", "patch_size": 14, "num_layers": LAYERS}
+    meta = {
+        "model_name": "fake/model",
+        "prompt_template": "referseg",
+        "patch_size": 14,
+        "num_layers": LAYERS,
+        "attn_dtype": "float32",
+    }
     return CollectedAttention(attention[:layers], GRID, IMAGE_SIZE_WH, sample, meta)
 
 

@@ -14,9 +14,12 @@ import pytest
 from fake_collector import FakeCollector, read_results, target_box, write_rows
 from PIL import Image
 
+import evaluate_boxes
+import viz
 from lab.config.settings import (
     AttentionStorageSettings,
     DataSettings,
+    FiguresSettings,
     LogicSettings,
     ModelSettings,
     Settings,
@@ -379,3 +382,59 @@ def test_a_single_run_keeps_off_a_row_that_a_batch_is_making(tmp_path, fake) -> 
 
     assert run(settings, load).failed == 0
     assert done(tmp_path) == {"row0", "row1", "row2"}
+
+
+def rows_with_ids(tmp_path: Path, ids: list[str], **changes) -> Path:
+    path = write_rows(tmp_path, len(ids))
+    rows = [{**json.loads(line), "id": name, **changes} for line, name in zip(path.read_text().splitlines(), ids)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_ids_that_differ_by_case_only_have_files_that_differ_by_more(tmp_path, fake) -> None:
+    ids = ["Cat", "cat", "CON", "dog"]
+    path = rows_with_ids(tmp_path, ids)
+    settings = batch_settings(tmp_path)
+    run(settings, fake.load)
+    names = [name.lower() for name in os.listdir(results(tmp_path))]
+    assert len(set(names)) == len(names)
+    assert done(tmp_path) == {"Cat~1", "cat", "%43ON", "dog"}
+    report = evaluate_boxes.evaluate(path, results(tmp_path))
+    assert [sample.status for sample in report.samples] == ["box"] * 4
+    assert [sample.iou for sample in report.samples] == [1.0] * 4
+    assert "0 done now" in run(settings, fake.load).lines[0]
+
+
+def test_what_stands_under_another_name_of_an_id_is_removed_when_it_is_redone(tmp_path, fake) -> None:
+    rows_with_ids(tmp_path, ["Cat", "cat"])
+    run(batch_settings(tmp_path), fake.load)
+    rows_with_ids(tmp_path, ["Cat"])
+    assert done(tmp_path) == {"Cat~1", "cat"}
+    run(batch_settings(tmp_path, overwrite=True), fake.load)
+    assert done(tmp_path) == {"Cat", "cat"}
+
+
+def test_figures_show_the_rows_ground_truth_in_every_format(tmp_path, fake, monkeypatch) -> None:
+    drawn = {}
+    draw = viz.draw_top_heads
+
+    def remember(path, image, maps, grid, choice, localization, query, **options):
+        drawn[query] = options["truth_box_xyxy"], options["top_k"], options["dpi"]
+        return draw(path, image, maps, grid, choice, localization, query, **options)
+
+    monkeypatch.setattr(viz, "draw_top_heads", remember)
+    settings = replace(batch_settings(tmp_path, 2, visualize_batch=True), figures=FiguresSettings(["svg", "png"], 60))
+    run(settings, fake.load)
+    assert drawn == {f"thing number {n}": (tuple(target_box(f"thing number {n}")), 3, 60) for n in range(2)}
+    figures = {path.name for path in results(tmp_path).glob("*_top3.*")}
+    assert figures == {"row0_top3.svg", "row0_top3.png", "row1_top3.svg", "row1_top3.png"}
+    (results(tmp_path) / "row1_top3.svg").unlink()
+    assert "1 done now" in run(settings, fake.load).lines[0]
+
+
+def test_ground_truth_that_cannot_be_read_costs_a_batch_its_figures_boxes_only(tmp_path, fake, caplog) -> None:
+    rows_with_ids(tmp_path, ["a", "b"], bbox=[100, 100, 150, 150], image_size=[2000, 2000])
+    with caplog.at_level(logging.WARNING):
+        run(batch_settings(tmp_path, visualize_batch=True), fake.load)
+    assert done(tmp_path) == {"a", "b"}
+    assert any("Figures show no ground truth: Expected the 2 boxes of" in text for text in caplog.messages)

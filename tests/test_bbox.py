@@ -15,10 +15,12 @@ from bbox import (
     cells_to_mask,
     localize,
     localize_each,
+    localize_heads,
     smooth_maps,
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
+from finer.edges import FractionalEdges
 from lab.records import Grid
 
 SQUARE = Grid(8, 8, 0.0, 0.0, 10.0, 10.0)
@@ -237,6 +239,13 @@ class TestLocalizeEach:
         assert np.isnan(boxes[7]).all()
         assert cells_to_box(masks[0], LANDSCAPE, (80, 40)) == tuple(boxes[0])
 
+    def test_equals_localize_with_fractional_edges_too(self):
+        maps = np.random.default_rng(3).gamma(0.3, 1.0, (20, 8, 8))
+        _, boxes_xyxy = localize_each(maps, LANDSCAPE, (80, 40), edges=FractionalEdges())
+        for a_map, box_xyxy in zip(maps, boxes_xyxy):
+            found = find(a_map, grid=LANDSCAPE, size=(80, 40), edges=FractionalEdges())
+            assert tuple(box_xyxy) == found.box_xyxy
+
     def test_no_maps(self):
         masks, boxes = localize_each(np.zeros((0, 8, 8)), SQUARE, (80, 80))
         assert masks.shape == (0, 8, 8)
@@ -260,6 +269,77 @@ def cell_block(draw_from: tuple[int, int, int, int], grid: Grid) -> np.ndarray:
     row, col = row % grid.rows, col % grid.cols
     cells[row : row + height, col : col + width] = True
     return cells
+
+
+class TestFractionalEdges:
+    def test_by_hand(self):
+        a_map = block(np.s_[2:5], np.s_[3:7])
+        a_map[:, 6] /= 10
+        # Columns hold 3, 3, 3 and .3 of a mean of 2.325; the outer rows are as full as the inner one.
+        moved = 0.5 * (1 - (0.3 / 2.325) ** 0.5)
+        found = find(a_map, relative_threshold=0.1, edges=FractionalEdges(0.5, 0.5))
+        assert found.box_xyxy == pytest.approx((30, 20, 70 - 10 * moved, 50))
+        assert find(a_map, relative_threshold=0.1).box_xyxy == (30, 20, 70, 50)
+
+    def test_mask_ends_where_the_box_does(self):
+        a_map = block(np.s_[2:5], np.s_[3:7])
+        a_map[:, 6] /= 10
+        found = find(a_map, relative_threshold=0.1, edges=FractionalEdges(0.5, 0.5))
+        x1 = found.box_xyxy[2]
+        assert 66 < x1 < 67
+        expected = np.zeros((80, 80), dtype=bool)
+        expected[20:50, 30 : int(np.floor(x1 + 0.5))] = True
+        np.testing.assert_array_equal(found.mask, expected)
+        np.testing.assert_array_equal(found.cell_mask, a_map > 0)
+
+    def test_other_regions_do_not_count(self):
+        a_map = block(np.s_[2:5], np.s_[3:7])
+        a_map[2:4, 0] = 0.9
+        assert find(a_map, edges=FractionalEdges()).box_xyxy == (30, 20, 70, 50)
+
+    def test_every_head_and_set_of_heads_has_them_too(self):
+        attention = np.random.default_rng(5).gamma(0.3, 1.0, (2, 3, 64))
+        rule = {"sigma": 1.0, "truncate": 4.0, "region": "heaviest", "relative_threshold": 1.0}
+        rule["edges"] = FractionalEdges(0.6, 0.5)
+        sets = np.array([[0, 4], [2, 3]])
+        heads = localize_heads(attention, SQUARE, (80, 80), head_sets=sets, per_image_heads=((1, 0),), **rule)
+        maps = attention.reshape(6, 8, 8)
+        expected = [localize(maps[[number]], SQUARE, (80, 80), **rule).box_xyxy for number in range(6)]
+        np.testing.assert_allclose(heads.boxes_xyxy, expected)
+        expected = [localize(maps[list(members)], SQUARE, (80, 80), **rule).box_xyxy for members in sets]
+        np.testing.assert_allclose(heads.set_boxes_xyxy, expected)
+        np.testing.assert_allclose(heads.per_image_xyxy, localize(maps[[3]], SQUARE, (80, 80), **rule).box_xyxy)
+
+    def test_flat_map_has_no_box(self):
+        assert find(np.ones((8, 8)), edges=FractionalEdges()).box_xyxy is None
+
+    @settings(deadline=None, max_examples=200)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        most=st.floats(0, 0.99),
+        power=st.floats(0.01, 5),
+        x0=st.floats(-40, 4),
+        y0=st.floats(-40, 4),
+        width=st.integers(1, 90),
+        height=st.integers(1, 90),
+        region=st.sampled_from(["largest", "heaviest", "all"]),
+    )
+    def test_box_lies_within_that_of_whole_cells_and_keeps_an_extent(
+        self, seed, most, power, x0, y0, width, height, region
+    ):
+        maps = np.random.default_rng(seed).gamma(0.3, 1.0, (4, 8, 8))
+        grid, size = Grid(8, 8, x0, y0, 10.0, 7.0), (width, height)
+        try:
+            masks, whole = localize_each(maps, grid, size, region=region)
+        except ValueError:  # the grid does not reach the image
+            return
+        masks_too, boxes = localize_each(maps, grid, size, region=region, edges=FractionalEdges(most, power))
+        np.testing.assert_array_equal(masks, masks_too)
+        found = masks.any(axis=(1, 2))
+        assert (boxes[found, :2] >= whole[found, :2]).all()
+        assert (boxes[found, 2:] <= whole[found, 2:]).all()
+        assert (boxes[found, :2] < boxes[found, 2:]).all()
+        assert np.isnan(boxes[~found]).all()
 
 
 class TestCells:

@@ -457,6 +457,45 @@ def test_bad_samples_do_not_end_the_run(bundle, pictures, tmp_path):
     assert_close([results[1], results[6]], bundle, [samples[1], samples[6]])
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        pytest.param(MemoryError(), "MemoryError", id="memory"),
+        pytest.param(RuntimeError("odd\nin lines"), "RuntimeError while the row was prepared: odd in lines", id="odd"),
+        pytest.param(KeyError("size"), "KeyError while the row was prepared: no key 'size'", id="key"),
+        pytest.param(OSError(5, "Input/output error"), "[Errno 5] Input/output error", id="read"),
+    ],
+)
+@pytest.mark.parametrize("where", ["picture", "prompt"])
+def test_whatever_happens_while_a_row_is_prepared_costs_that_row(where, error, reason, bundle, pictures, monkeypatch):
+    samples = [Sample("bad", pictures[0], "dog"), Sample("good", pictures[where == "picture"], "cat")]
+    encode_picture = type(bundle).encode_picture
+
+    def load(path):
+        if where == "picture" and path == pictures[0]:
+            raise error
+        return load_image(path)
+
+    def encode(self, image, queries):
+        if where == "prompt" and "dog" in queries:
+            raise error
+        return encode_picture(self, image, queries)
+
+    monkeypatch.setattr(preparing, "load_image", load)
+    monkeypatch.setattr(type(bundle), "encode_picture", encode)
+    bad, good = collect(bundle, samples)
+    assert (bad.sample, bad.reason) == (samples[0], reason)
+    assert_close([good], bundle, [samples[1]])
+
+
+def test_lone_surrogate_costs_its_row(bundle, pictures):
+    samples = [Sample("bad", pictures[0], "the \ud800 bird"), Sample("good", pictures[0], "dog")]
+    bad, good = collect(bundle, samples)
+    assert isinstance(bad, CollectionFailure)
+    assert bad.reason.isprintable()
+    assert_close([good], bundle, [samples[1]])
+
+
 def test_overflow_is_a_failure_that_names_the_layer(bundle, samples, monkeypatch):
     parameters = bundle.model.model.language_model.layers[2].self_attn.q_proj._parameters
     monkeypatch.setitem(parameters, "weight", torch.full_like(parameters["weight"], float("nan")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import operator
 import re
 import resource
 import subprocess
@@ -213,9 +214,8 @@ def test_every_number_has_bounds() -> None:
 @pytest.mark.parametrize("key", sorted(path_keys()))
 def test_every_path_expands_the_home_directory(key: str, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    group, _, name = key.partition(".")
     settings = expand_paths(settings_of(f"{key}='~/x'"))
-    assert getattr(getattr(settings, group), name) == f"{tmp_path}/x"
+    assert operator.attrgetter(key)(settings) == f"{tmp_path}/x"
 
 
 def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
@@ -286,7 +286,6 @@ def test_paths_of_a_list_are_expanded_too(monkeypatch) -> None:
         ("data.start_index=-1", r"data\.start_index to be between 0 and"),
         ("data.batch_attention_dir=[a,3]", r"directory or a list of directories, but got \['a', 3\]"),
         ("stage=pipelin", r"stage to be one of .* but got 'pipelin'\. Did you mean 'pipeline'\?"),
-        ("model.conv_mode=referseq", r"model\.conv_mode to be one of .*Did you mean 'referseg'\?"),
     ],
 )
 def test_each_mistake_is_named_in_one_line(override: str, message: str, make_image) -> None:
@@ -474,7 +473,7 @@ def test_text_keys_are_those_that_take_text() -> None:
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def test_help_needs_nothing_heavy_and_names_all_stages_and_models() -> None:

@@ -247,6 +247,56 @@ class TestCommandLine:
         assert error.startswith("evaluate_boxes: Expected ")
         assert error.count("\n") == 1
 
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            (
+                "rows.json",
+                '[\n{"id": "row/0", "bbox": [10, 20, 30, 40]},\n{"id": "row/1", "bbox": [10, 20, 30, 40]}\n]',
+            ),
+            ("rows.csv", 'id,bbox,width\nrow/0,"[10, 20, 30, 40]",\nrow/1,"[10, 20, 30, 40]",100\n'),
+            ("rows.tsv", "id\tbbox\nrow/0\t[10, 20, 30, 40]\nrow/1\t[10, 20, 30, 40]\n"),
+        ],
+        ids=["array", "csv", "tsv"],
+    )
+    def test_the_rows_may_be_an_array_or_a_table(self, scene, tmp_path: Path, name, text):
+        lines = [{"id": f"row/{number}", "bbox": TRUTH_XYWH} for number in range(2)]
+        (tmp_path / name).write_text(text, "utf-8")
+        expected = evaluate(write_dataset(tmp_path / "rows.jsonl", lines), scene[1])
+        report = evaluate(tmp_path / name, scene[1])
+        assert [sample.iou for sample in report.samples] == [sample.iou for sample in expected.samples]
+        assert report.samples[0].status == "box"
+
+    @pytest.mark.parametrize("stream", ["ascii", "closed pipe", "full"])
+    def test_a_report_that_nobody_can_receive_fails_nothing(self, scene, tmp_path: Path, stream):
+        """The report's words are ASCII but for a field's name, which is the user's."""
+        if stream == "full" and not os.path.exists("/dev/full"):
+            pytest.skip("this system has no device that is full")
+        data, pred_root = scene
+        rows = [{**json.loads(line), "gruppe": "gr\u00fcn"} for line in data.read_text().splitlines()]
+        write_dataset(data, rows)
+        given = ["--dataset-jsonl", data, "--pred-root", pred_root, "--box-format", "xywh", "--group-by", "gruppe"]
+        command = [
+            sys.executable,
+            str(ROOT / "evaluate_boxes.py"),
+            *map(str, given),
+            "--json",
+            str(tmp_path / "o.json"),
+        ]
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        reading, writing = os.pipe()
+        os.close(reading)
+        outputs = {"ascii": subprocess.PIPE, "closed pipe": writing}
+        with open("/dev/full" if stream == "full" else os.devnull, "w") as full:
+            output = outputs.get(stream, full)
+            done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment)
+        os.close(writing)
+        assert done.returncode == 0
+        assert json.loads((tmp_path / "o.json").read_text())["num_rows"] == len(rows)
+        lost = "evaluate_boxes: The summary could not be printed (No space left on device)"
+        assert done.stderr.startswith(lost) if stream == "full" else done.stderr == ""
+        assert "gr\\xfcn" in done.stdout if stream == "ascii" else done.stdout is None
+
     def test_imports_neither_torch_nor_transformers_nor_scipy(self, scene):
         code = (
             "import sys, evaluate_boxes; status = evaluate_boxes.main(sys.argv[1:]); "

@@ -53,6 +53,6 @@ def test_shared_lists_do_not_unfold() -> None:
     value: list[object] = ["x"]
     for _ in range(60):
         value = [value] * 10
-    start = time.perf_counter()
+    start = time.process_time()  # not the clock's, which a busy machine stretches
     assert len(shorten(value)) <= MAX_QUOTED
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

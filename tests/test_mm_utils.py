@@ -325,6 +325,27 @@ def test_heic_is_read_where_the_package_is_there(tmp_path, monkeypatch):
     assert pixels(path).tolist() == [[[255, 0, 0]]]
 
 
+@pytest.mark.parametrize("name", ["picture.eps", "picture.png"])
+def test_postscript_is_refused_and_never_run(name, tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def run(*arguments):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    path = tmp_path / name
+    Image.new("RGB", (4, 4)).save(path, format="EPS")
+    with pytest.raises(ValueError, match=rf"{name}' to be a readable image, but got PostScript \(EPS\).*PNG\.$"):
+        load_image(path)
+
+
+def test_messages_about_pictures_stay_short(tmp_path):
+    with pytest.raises(ValueError, match="which is not there") as caught:
+        load_image(tmp_path / ("a" * 100 + "\n" + "b" * 100))
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
+
+
 def test_decompression_bomb(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("RGB", (40, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

@@ -127,7 +127,7 @@ def test_no_file_of_one_id_is_a_file_of_another(tmp_path: Path) -> None:
 
 def test_output_paths_are_those_of_the_readme(tmp_path: Path) -> None:
     paths = OutputPaths(tmp_path, "sample", top_k=5)
-    names = [path.name for path in (paths.attention(), paths.analysis, paths.figure, paths.mask, paths.bbox_json)]
+    names = [path.name for path in (paths.attention(), paths.analysis, paths.figure(), paths.mask, paths.bbox_json)]
     assert names == ["sample.pkl.gz", "sample_analysis.pkl", "sample_top5.png", "sample_mask.png", "sample_bbox.json"]
     assert [paths.attention(False).name, paths.meta_json.name] == ["sample.pkl", "sample_meta.json"]
 

@@ -14,7 +14,8 @@ from picturebook.expressions import (
     plural,
     sample_expressions,
 )
-from picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES, sample_scene
+from picturebook.sampling import sample_scene
+from picturebook.scenes import COLORS, KINDS, PATTERNS, SIZES
 from picturebook.vocabulary import split_words, vocabulary
 
 SINGULAR = {plural(kind): kind for kind in KINDS} | {kind: kind for kind in KINDS}

@@ -10,8 +10,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from picturebook import scenes
+from picturebook import sampling, scenes
 from picturebook.drawing import render
+from picturebook.sampling import sample_aspect, sample_scene
 from picturebook.scenes import (
     COLORS,
     KINDS,
@@ -24,8 +25,6 @@ from picturebook.scenes import (
     SceneObject,
     Support,
     example_scenes,
-    sample_aspect,
-    sample_scene,
 )
 from picturebook.shapes import support_parts
 
@@ -191,7 +190,7 @@ def test_objects_stand_on_supports():
             assert thing.support == support.kind
             assert 0 <= below < (0.03 if support.kind != "floor" else support.thickness)
         for thing in (t for t in scene.objects if t.support is None):
-            assert not scenes._touches_support(thing.frame, support)
+            assert not sampling._touches_support(thing.frame, support)
     assert set(seen) == set(SUPPORTS)
     assert not sample_scene(random.Random(0), supports_probability=0.0).background.supports
 
@@ -201,7 +200,7 @@ def test_twigs_and_leaves_stay_in_the_reserved_extent(side):
     support = Support("branch", 0.5, 0.0, 0.6, 0.04, 0.02, side)
     scene = Scene((0.6, 1.0), PAPER, ())
     points = np.concatenate([points for _, points in support_parts(support, scene)])
-    x0, y0, x1, y1 = scenes._branch_extent(support)
+    x0, y0, x1, y1 = sampling._branch_extent(support)
     assert y0 <= points[:, 1].min()
     assert points[:, 1].max() <= y1
     free_end = points[:, 0].max() <= x1 if side == "left" else points[:, 0].min() >= x0
@@ -296,7 +295,7 @@ def test_sampling_errors():
 
 
 def test_layout_error(monkeypatch):
-    monkeypatch.setattr(scenes, "_place_all", lambda *args: None)
+    monkeypatch.setattr(sampling, "_place_all", lambda *args: None)
     with pytest.raises(ValueError, match="Expected 4 objects to be placeable .* but got no layout"):
         sample_scene(random.Random(0), composition="binding")
 

@@ -300,8 +300,10 @@ def test_batch_finds_every_planted_box(tmp_path, fake) -> None:
 
 
 def test_batch_and_single_runs_give_the_same_files(tmp_path, fake) -> None:
-    settings = batch_settings(tmp_path, visualize_batch=True)
-    run(settings, fake.load)
+    path = write_rows(tmp_path, 6)
+    rows = [{**json.loads(line), "bbox": None} for line in path.read_text().splitlines()]  # a single run knows none
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(batch_settings(tmp_path, data_file=str(path), visualize_batch=True), fake.load)
     of_batch = {name: value for name, value in read_results(result_dir(tmp_path)).items() if name.startswith("row4")}
     data = {"image_file": str(tmp_path / "image1.png"), "query": "thing number 4", "save_id": "row4"}
     run(make_settings(tmp_path, output_dir=str(tmp_path / "single"), **data), fake.load)
@@ -605,8 +607,8 @@ def _kill_after(boxes: int, command: list[str], environment: dict[str, str], dir
     log = directory.with_suffix(".stderr")
     with open(log, "wb") as stderr:
         process = subprocess.Popen(command, env=environment, stderr=stderr)
-        deadline = time.time() + 120
-        while len(list(directory.glob("fake-model/*_bbox.json"))) < boxes and time.time() < deadline:
+        deadline = time.monotonic() + 600
+        while len(list(directory.glob("fake-model/*_bbox.json"))) < boxes and time.monotonic() < deadline:
             assert process.poll() is None, log.read_text()
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -686,13 +688,15 @@ def test_a_full_disk_stops_the_batch(tmp_path, fake, monkeypatch) -> None:
 
 def test_background_work_keeps_the_order_and_overlaps() -> None:
     running, most = 0, 0
-    lock = threading.Lock()
+    lock, both = threading.Lock(), threading.Barrier(2)
 
     def slow_for_even(number: int) -> int:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+        if number < 2:
+            both.wait(600)  # neither can end before the other has begun
         time.sleep(0.02 if number % 2 == 0 else 0)
         with lock:
             running -= 1

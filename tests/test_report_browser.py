@@ -16,7 +16,8 @@ import pytest
 from report_samples import HEADS, HOSTILE, LAYERS, RANKED, RULES, SIZE_WH, USED, expected_box, make_run, make_sample
 
 from bbox import localize
-from benchmarks.browser import CHROMIUM, Browser
+from examples.browser import CHROMIUM, Browser
+from finer.edges import FractionalEdges
 from lab.boxes import box_iou
 from lab.records import Grid
 from lab.storage.attention_files import save_attention
@@ -119,6 +120,8 @@ def random_case(number: int) -> tuple[np.ndarray, Grid, tuple[int, int], dict[st
         "region": ("largest", "heaviest", "all")[number % 3],
         "relative_threshold": float(rng.choice([0.0, 0.5, 1.0, 2.0])),
     }
+    if number % 5 == 3:
+        options["edges"] = FractionalEdges(float(rng.choice([0.3, 0.7, 0.9])), float(rng.choice([0.25, 1.0, 2.0])))
     return maps, grid, size_wh, options
 
 
@@ -128,8 +131,11 @@ def test_boxes_are_those_of_bbox_to_a_tenth_of_a_pixel(browser) -> None:
     num_boxes = 0
     for number in range(160):
         maps, grid, size_wh, options = random_case(number)
-        expected = localize(maps, grid, size_wh, **options)  # type: ignore[arg-type]
-        rules = {**options, "threshold": options["relative_threshold"], "edges": "cells"}
+        edges = options.pop("edges", None)
+        rules = {**options, "threshold": options["relative_threshold"], "edges": "fractional" if edges else "cells"}
+        if isinstance(edges, FractionalEdges):
+            rules.update(edgeMost=edges.most, edgePower=edges.power)
+        expected = localize(maps, grid, size_wh, edges=edges, **options)  # type: ignore[arg-type]
         arguments = [[m.ravel().tolist() for m in maps], vars(grid), size_wh, rules]
         found = browser.run(f"(() => {{ const r = localize(...{json.dumps(arguments)});"
                             "return { box: r.box, mask: [...r.mask] }; })()")  # fmt: skip

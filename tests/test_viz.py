@@ -345,7 +345,7 @@ def test_figures_drawn_by_two_threads_equal_those_drawn_alone(tmp_path):
     assert together == alone
 
 
-def test_drawing_imports_no_pyplot_and_show_needs_no_display():
+def test_drawing_imports_no_pyplot_and_show_needs_no_display(tmp_path):
     code = (
         "import sys, logging; import numpy as np; from PIL import Image; import viz\n"
         "logging.basicConfig(level='WARNING')\n"
@@ -356,7 +356,7 @@ def test_drawing_imports_no_pyplot_and_show_needs_no_display():
         "viz.show(figure)\n"
     )
     root = Path(viz.__file__).parent
-    environment = {"MPLBACKEND": "agg", "PATH": "/usr/bin", "PYTHONPATH": str(root), "HOME": "/tmp"}
+    environment = {"MPLBACKEND": "agg", "PATH": "/usr/bin", "PYTHONPATH": str(root), "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=root)
     assert done.returncode == 0, done.stderr
     assert "no display was found" in done.stderr
@@ -614,8 +614,9 @@ NAMES, FREQUENCY = ["L1H2", "L3H4", "L5H6", "L7H8"], [0.9, 0.3, 0.3, 0.02]
 
 
 def test_bars_call_fixed_the_heads_that_are_used_and_mark_ties(tmp_path):
-    options = {"fixed": ["L1H2", "L5H6", "L9H9"], "num_samples": 1200, "sd_label": "± 1 sd over 5 trials"}
-    figure = viz.draw_head_frequency_bars(tmp_path / "a.png", NAMES, FREQUENCY, [0.1, 0.0, 0.05, 0.0], **options)
+    options = {"fixed": ["L1H2", "L5H6", "L9H9"], "num_samples": 1200, "ends_label": "95 % intervals"}
+    ends = [0.7, 0.3, 0.1, 0.0], [0.95, 0.3, 0.5, 0.1]
+    figure = viz.draw_head_frequency_bars(tmp_path / "a.png", NAMES, FREQUENCY, ends, **options)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
     bars = list(axes.patches)
@@ -629,12 +630,14 @@ def test_bars_call_fixed_the_heads_that_are_used_and_mark_ties(tmp_path):
     assert [text.get_text().split() for text in axes.texts] == [["90.0%"], ["30.0%", "tie"], ["30.0%", "tie"], ["2.0%"]]
     words_below = " ".join(text.get_text() for text in figure.texts)
     assert "n = 1,200 samples" in words_below
-    assert "whiskers: ± 1 sd over 5 trials" in words_below
+    assert "whiskers: 95 % intervals" in words_below
+    whiskers = axes.collections[0].get_segments()
+    assert [line[:, 0].tolist() for line in whiskers] == [pytest.approx(pair) for pair in zip(*ends)]
     assert "fixed, but not among these: L9H9" in words_below
 
 
-def test_bars_without_fixed_take_the_first_and_without_spread_speak_of_no_whiskers():
-    figure = viz.draw_head_frequency_bars(None, NAMES, [0.9, 0.5, 0.3, 0.1], num_fixed=1)
+def test_bars_without_intervals_speak_of_no_whiskers():
+    figure = viz.draw_head_frequency_bars(None, NAMES, [0.9, 0.5, 0.3, 0.1], fixed=["L1H2"])
     colors = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in figure.axes[0].patches]
     assert colors == [theme.BLUE, *[theme.FAINT] * 3]
     assert not figure.texts
@@ -643,9 +646,14 @@ def test_bars_without_fixed_take_the_first_and_without_spread_speak_of_no_whiske
 def test_curves_say_what_their_bands_are(tmp_path):
     curves = np.array([[0.5, 0.6, 0.7], [0.1, 0.2, 0.2]])
     counts = [10, 100, 1000]
-    figure = viz.draw_frequency_vs_samples(tmp_path / "b.png", counts, curves, curves * 0.1, NAMES[:2])
-    assert figure.axes[0].get_xscale() == "log"
-    assert [text.get_text() for text in figure.texts] == ["bands: ± 1 sd over random draws of so many samples"]
+    ends = (curves * 0.9, curves * 1.2)
+    figure = viz.draw_frequency_vs_samples(tmp_path / "b.png", counts, curves, ends, NAMES[:2])
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    reached = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (reached.min(), reached.max()) == pytest.approx((0.45, 0.84))
+    words = [text.get_text() for text in figure.texts]
+    assert words == ["bands: 95 % of the data sets of that size, pictures drawn again"]
     assert not viz.draw_frequency_vs_samples(None, counts, curves, None, NAMES[:2]).texts
 
 
@@ -731,11 +739,13 @@ def test_names_are_put_where_they_cover_neither_points_nor_each_other():
     assert right <= other_left or other_right <= left or top <= other_bottom or other_top <= bottom
 
 
-def test_audit_of_names_values_and_spread_has_whiskers_where_there_is_spread():
-    given = {"bar_names": ["fixed heads", "random heads"], "bar_values": [0.7, 0.2], "bar_sd": [0.0, 0.1]}
-    figure = viz.draw_head_audit(None, **audit_arguments(bars=None, **given))
-    assert [text.get_text() for text in figure.axes[1].texts] == ["0.70", "0.20  [0.10, 0.30]"]
-    assert any("whiskers: ± 1 sd over random draws" in text.get_text() for text in figure.texts)
+def test_audit_tells_of_other_samples_that_the_frequency_is_over():
+    counts = {"num_rows": 60, "num_pictures": 20}
+    words = [viz.draw_head_audit(None, **audit_arguments(num_samples=n, **counts)).texts for n in (60, 90)]
+    same, other = (" ".join(text.get_text() for text in texts) for texts in words)
+    assert "n = 60 rows, 20 pictures" in same
+    assert "frequency over" not in same
+    assert "frequency over 90 samples" in other
 
 
 @pytest.mark.parametrize(
@@ -865,8 +875,10 @@ def test_data_figures_refuse_numbers_that_do_not_fit():
         viz.draw_layer_head_map(None, np.ones(3), "t", "c")
     with pytest.raises(ValueError, match=r"Expected frequency to have the shape \[2\], but got \[1\]"):
         viz.draw_head_frequency_bars(None, ["a", "b"], [0.1])
-    with pytest.raises(ValueError, match=r"Expected sd to have the shape \[1\], but got \[2\]"):
-        viz.draw_head_frequency_bars(None, ["a"], [0.1], [0.1, 0.2])
+    with pytest.raises(ValueError, match=r"Expected low ends to have the shape \[1\], but got \[2\]"):
+        viz.draw_head_frequency_bars(None, ["a"], [0.1], ([0.1, 0.2], [0.3]))
+    with pytest.raises(ValueError, match="Expected every interval to have low <= high, but got one the other way"):
+        viz.draw_head_frequency_bars(None, ["a"], [0.1], ([0.2], [0.1]))
     with pytest.raises(ValueError, match=r"Expected frequency to have the shape \[1, 2\], but got \[2, 2\]"):
         viz.draw_frequency_vs_samples(None, [1, 2], np.ones((2, 2)), None, ["a"])
     audit = {"fixed": [], "spearman": 0.0, "p_value": 1.0, "bars": [viz.AuditBar("a", 1.0)]}

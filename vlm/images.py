@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
+from lab.messages import shorten, shorten_reason
+from lab.storage.paths import is_file
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -15,6 +18,8 @@ PathLike = Union[str, "Path"]
 
 # Half of a 16-bit grey image's files are opened by Pillow in mode I, which is 32 bits wide.
 _SIXTEEN_BIT_MAX = 65535
+# What Pillow calls PostScript, whatever the file is called; it starts Ghostscript to read it.
+_POSTSCRIPT = "EPS"
 # How files of the HEIF family name themselves in their first box.
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -34,13 +39,15 @@ def load_image(path: PathLike) -> Image.Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"Expected the image to be a file, but got {str(path)!r}, which is not there.")
+    if not is_file(file):
+        raise ValueError(f"Expected the image to be a file, but got {shorten(path)}, which is not there.")
     _open_heif_too()
     try:
         with Image.open(file) as opened:
-            opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
+            if opened.format != _POSTSCRIPT:
+                opened.load()
+                return _to_rgb(ImageOps.exif_transpose(opened))
+            reason = "PostScript (EPS), which is a program and is not run. Convert the picture to PNG"
     except UnidentifiedImageError:
         reason = _not_an_image(file)
     except Image.DecompressionBombError as error:
@@ -48,7 +55,7 @@ def load_image(path: PathLike) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # Pillow's decoders raise any of these on damaged files.
         reason = f"a broken file ({error})"
-    raise ValueError(f"Expected {str(path)!r} to be a readable image, but got {reason}.")
+    raise ValueError(f"Expected {shorten(path)} to be a readable image, but got {shorten_reason(reason)}.")
 
 
 def _open_heif_too() -> None:

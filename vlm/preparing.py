@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Callable, TypeVar
 
+from lab.messages import shorten, shorten_reason
 from lab.records import Sample
 from vlm.bundle import EncodedPicture, EncodedQuery, EncodingFailure, ImageTextBundle
 from vlm.images import load_image
 
+logger = logging.getLogger(__name__)
+
+_MAX_REASON = 1000
 # Rows that are looked at together to find those about one image; the output of a row waits for at most so many others.
 WINDOW_ROWS = 64
 
@@ -103,8 +108,10 @@ def prepare(rows: Sequence[Row], bundle: ImageTextBundle, answer_tokens: int = 0
     try:
         image = load_image(rows[0].sample.image_file)
         found = bundle.encode_picture(image, [row.sample.query for row in rows])
-    except (ValueError, MemoryError) as error:
-        return Prepared((), {row.position: CollectionFailure(row.sample, str(error)) for row in rows})
+    except Exception as error:
+        if len(rows) > 1:  # one of them may be to blame alone
+            return _one_by_one(rows, bundle, answer_tokens)
+        return Prepared((), {rows[0].position: CollectionFailure(rows[0].sample, _reason(error, rows[0].sample))})
     failures: dict[int, CollectionFailure] = {}
     pictures: list[Picture] = []
     for entry in found:
@@ -119,6 +126,20 @@ def prepare(rows: Sequence[Row], bundle: ImageTextBundle, answer_tokens: int = 0
             asked = tuple(rows[query.number] for query in fitting)
             pictures.append(Picture(replace(entry, queries=tuple(fitting)), asked))
     return Prepared(tuple(pictures), failures)
+
+
+def _one_by_one(rows: Sequence[Row], bundle: ImageTextBundle, answer_tokens: int) -> Prepared:
+    parts = [prepare([row], bundle, answer_tokens) for row in rows]
+    failures = {position: failure for part in parts for position, failure in part.failures.items()}
+    return Prepared(tuple(picture for part in parts for picture in part.pictures), failures)
+
+
+def _reason(error: Exception, sample: Sample) -> str:
+    """Why a row failed, on one line; what nobody foresaw goes to the log with its place in the code, too."""
+    if isinstance(error, (ValueError, OSError, MemoryError)) and not isinstance(error, UnicodeError):
+        return shorten_reason(error, _MAX_REASON)
+    logger.debug("Sample %s could not be prepared.", shorten(sample.id), exc_info=error)
+    return f"{type(error).__name__} while the row was prepared: {shorten_reason(error, _MAX_REASON)}"
 
 
 def _too_long(picture: EncodedPicture, query: EncodedQuery, bundle: ImageTextBundle, answer_tokens: int) -> bool:

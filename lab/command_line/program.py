@@ -27,10 +27,13 @@ from lab.command_line.sweeps import (
 from lab.config.errors import ConfigError
 from lab.config.schema import explain, validate
 from lab.config.settings import Settings
+from lab.messages import shorten_reason
 from lab.storage.background import items_in_hand
 
 logger = logging.getLogger(__name__)
 
+LONGEST_ERROR = 1000
+"""Characters of an error, which may quote what a file holds."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 RunStage = Callable[[Settings], StageResult]
@@ -121,7 +124,7 @@ def _run_job(run_stage: RunStage, cfg: Any, swept: Sequence[str], full_error: bo
         if full_error:
             raise
         logger.debug("The stage failed.", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shorten_reason(error, LONGEST_ERROR)}", file=sys.stderr)
         return Job(overrides, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
     say(result.lines)
     return Job(overrides, EXIT_FAILED if result.failed else EXIT_OK, result, table_dir)

@@ -39,8 +39,6 @@ def check_inputs(settings: Settings) -> None:
     if stage == "collect" and not settings.storage.attention.save:
         raise ConfigError("Expected storage.attention.save to be true for stage=collect, but got false.")
     _check_heads(settings)
-    if stage in {"collect", "pipeline", "batch"}:
-        _check_template(settings.model.conv_mode)
 
 
 def _check_heads(settings: Settings) -> None:
@@ -57,15 +55,6 @@ def _check_heads(settings: Settings) -> None:
             "Collect with stage=batch logic=selection_v1, find the heads with stage=batch_analyze logic=paper, "
             "and pass the heads.yaml that it writes."
         )
-
-
-def _check_template(conv_mode: str) -> None:
-    from llava.conversation import get_template
-
-    try:
-        get_template(conv_mode)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _need_text(stage: str, key: str, value: str | None, example: str) -> None:

@@ -147,15 +147,40 @@ class MaskSettings:
         method: `mean_relu`, cells above the mean of the combined map.
         region: The box holds the `largest` region of the mask (by cells), the `heaviest` (by attention), or `all`.
         relative_threshold: The threshold is this many times the mean.
+        edges: The box ends with whole `cells`, or within its outer cells as far as attention fills them, `fractional`.
+        edge_most: The farthest that a fractional edge moves inwards, in cells.
+        edge_power: How soon an outer line of cells counts as filled; the smaller, the sooner.
     """
 
     method: str = choice("mean_relu")
     region: str = choice(*MASK_REGIONS)
     relative_threshold: float = number(1.0, 0, 1000)
+    edges: str = choice("cells", "fractional")
+    edge_most: float = number(0.7, 0, 0.99)
+    edge_power: float = number(0.25, 0.01, 100)
 
     def __post_init__(self) -> None:
         """Reject values out of range."""
         check_fields(self, "logic.mask")
+
+
+@dataclass(frozen=True)
+class SamSettings:
+    """Group `logic`: the Segment Anything model of `logic.refine=sam`.
+
+    Attributes:
+        name: Directory of a SAM, SAM-HQ or SAM 2 checkpoint, or its repository, such as `facebook/sam-vit-huge`.
+        prompt: The `box`, as the paper does; `points`, the attention's peak and others inside; or `box_points`, both.
+        points: Points inside the object, at most.
+    """
+
+    name: Optional[str] = path()
+    prompt: str = choice("box", "points", "box_points")
+    points: int = number(3, 1, 64)
+
+    def __post_init__(self) -> None:
+        """Reject values out of range."""
+        check_fields(self, "logic.sam")
 
 
 @dataclass(frozen=True)
@@ -171,6 +196,8 @@ class LogicSettings:
         lowest_n: Heads counted per sample for the selection frequency; null for `top_k`.
         smoothing: Smoothing of each map.
         mask: From the combined map to the mask.
+        refine: `none`, the mask is made of cells; `sam`, a Segment Anything model makes it. The box stays.
+        sam: The Segment Anything model.
         manual_heads: Heads to prefer, in order, such as `[L14H24, L14H13]`; those that fail the criteria are left out.
         force_manual_heads: Use all of `manual_heads`, whatever the criteria say of them; the notes say what they fail.
         heads_file: Heads fixed once for the model, used unchanged for every image.
@@ -186,6 +213,8 @@ class LogicSettings:
     lowest_n: Optional[int] = number(None, 1, 1_000_000)
     smoothing: SmoothingSettings = field(default_factory=SmoothingSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
+    refine: str = choice("none", "sam")
+    sam: SamSettings = field(default_factory=SamSettings)
     manual_heads: Any = field(default_factory=list)
     force_manual_heads: bool = False
     heads_file: Optional[str] = path()
@@ -203,6 +232,11 @@ class LogicSettings:
                 "Expected either logic.manual_heads or logic.heads_file, but got both. Leave one of them out."
             )
         self._check_forced()
+        if self.refine == "sam" and self.sam.name is None:
+            raise ConfigError(
+                "Expected logic.sam.name with logic.refine=sam, but got none. Name a directory or a repository on the "
+                "hub, such as logic.sam.name=facebook/sam-vit-huge."
+            )
 
     def _check_forced(self) -> None:
         if not self.force_manual_heads:

@@ -35,6 +35,7 @@ class ModelSettings:
         prefill_attention: Attention backend of the shared prefix, of which no attention is kept: `sdpa` or `eager`.
         batch_size: Images in one forward pass; all queries about an image go together.
         early_exit: Stop the forward pass after the deepest fixed head when no attention file is stored.
+        views: 1, or 4: each picture is read four times, shifted by half a cell, and the maps are averaged.
         smoothing_sigma: Smoothing that suits the model's grid, in cells; `logic.smoothing.sigma` refers to it.
         mask_region: Region of the mask that suits the model; `logic.mask.region` refers to it.
         skip_layers: First layers to leave out that suit the model's depth; `logic.skip_layers` refers to it.
@@ -57,6 +58,7 @@ class ModelSettings:
     prefill_attention: str = choice("sdpa", "eager")
     batch_size: int = number(1, 1, 10_000)
     early_exit: bool = True
+    views: int = number(1, 1, 4)
     smoothing_sigma: float = number(1.0, 0, 100)
     mask_region: str = choice(*MASK_REGIONS)
     skip_layers: int = number(2, 0, 10_000)
@@ -66,6 +68,8 @@ class ModelSettings:
     def __post_init__(self) -> None:
         """Reject values out of range."""
         check_fields(self, "model")
+        if self.views not in (1, 4):
+            raise ConfigError(f"Expected model.views to be 1 or 4, but got {self.views}.")
         if self.use_flash_attn:
             raise ConfigError(
                 "Expected model.use_flash_attn to be false, but got true: flash attention computes no attention "

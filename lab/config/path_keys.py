@@ -47,7 +47,12 @@ def _expand_group(group: Group, prefix: str) -> Group:
         for entry in dataclasses.fields(record)
         if entry.metadata.get("path")
     }
-    expanded: Group = dataclasses.replace(record, **paths)
+    groups = {
+        entry.name: _expand_group(getattr(record, entry.name), f"{prefix}.{entry.name}")
+        for entry in dataclasses.fields(record)
+        if dataclasses.is_dataclass(getattr(record, entry.name))
+    }
+    expanded: Group = dataclasses.replace(record, **paths, **groups)
     return expanded
 
 

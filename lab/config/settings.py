@@ -18,6 +18,7 @@ from lab.config.logic_settings import (
     HeadIndex,
     LogicSettings,
     MaskSettings,
+    SamSettings,
     SmoothingSettings,
     ThresholdSettings,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "MaskSettings",
     "ModelSettings",
     "ReportSettings",
+    "SamSettings",
     "Settings",
     "SmoothingSettings",
     "StorageSettings",

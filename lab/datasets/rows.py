@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from lab.datasets.row_truths import read_truth_boxes
 from lab.datasets.tables import find_input, quote_short, read_table
 from lab.records import Sample
 from lab.storage.files import JsonlLine
-from lab.storage.paths import PathLike
+from lab.storage.paths import PathLike, differ_by_case_only, distinct_name, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,12 @@ class RowSelection:
 
 
 def read_rows(
-    path: PathLike, fields: RowFields, start_index: Optional[int] = None, end_index: Optional[int] = None
+    path: PathLike,
+    fields: RowFields,
+    start_index: Optional[int] = None,
+    end_index: Optional[int] = None,
+    *,
+    box_format: Optional[str] = None,
 ) -> RowSelection:
     """Read and check rows; images are looked for, but not opened.
 
@@ -76,6 +82,7 @@ def read_rows(
         fields: Which keys hold what.
         start_index: First row to take, counting rows from 0; None for the first.
         end_index: Row to stop before; None for all that follow.
+        box_format: How ground-truth boxes are written (`lab.datasets.box_reading.BOX_FORMATS`); None leaves them out.
 
     Returns:
         The rows to process, and those that cannot be.
@@ -95,10 +102,15 @@ def read_rows(
         )
     directory = find_input(str(path), "the data file").parent
     find_image = functools.cache(functools.partial(_find_image, directory=directory))  # many rows share a picture
-    results = [_to_sample(line, fields, find_image) for line in chosen]
+    same_but_for_case = _differ_by_case_only(lines, fields.id)
+    results = [_to_sample(line, fields, find_image, same_but_for_case) for line in chosen]
     _say_what_was_trimmed(chosen, results, fields.prompt)
+    samples = tuple(result for result in results if isinstance(result, Sample))
+    if box_format is not None:
+        boxes = read_truth_boxes(lines, fields.image, find_image, where=str(path), box_format=box_format)
+        samples = tuple(replace(sample, truth_xyxy=boxes.get(sample.line_number or 0)) for sample in samples)
     return RowSelection(
-        samples=tuple(result for result in results if isinstance(result, Sample)),
+        samples=samples,
         failures=tuple(result for result in results if isinstance(result, RowFailure)),
         total=len(lines),
     )
@@ -126,16 +138,24 @@ def _read_id(row: Optional[dict[str, Any]], id_field: str) -> Optional[str]:
     return str(value) if str(value).strip() else None
 
 
-def _to_sample(line: JsonlLine, fields: RowFields, find_image: Callable[[str], str]) -> Sample | RowFailure:
+def _differ_by_case_only(lines: Sequence[JsonlLine], id_field: str) -> frozenset[str]:
+    ids = (_read_id(line.row, id_field) for line in lines)
+    return differ_by_case_only(sample_id for sample_id in ids if sample_id is not None)
+
+
+def _to_sample(
+    line: JsonlLine, fields: RowFields, find_image: Callable[[str], str], same_but_for_case: Collection[str]
+) -> Sample | RowFailure:
     if line.row is None:
         return RowFailure(line.number, None, line.error)
     sample_id = _read_id(line.row, fields.id)
     try:
         if sample_id is None:
             raise ValueError(_describe_missing(line.row, fields.id, "text or a whole number"))
-        query = trim_query(_check_encodable(fields.prompt, _read_text(line.row, fields.prompt)))
+        query = trim_query(check_encodable(fields.prompt, _read_text(line.row, fields.prompt)))
         image_file = find_image(_read_text(line.row, fields.image))
-        return Sample(id=sample_id, image_file=image_file, query=query, line_number=line.number)
+        stem = distinct_name(sample_id) if sample_id in same_but_for_case else None
+        return Sample(sample_id, image_file, query, line.number, stem)
     except Exception as error:  # whatever is odd about a row, it costs that row alone
         return RowFailure(line.number, sample_id, str(error))
 
@@ -182,8 +202,19 @@ def _describe_missing(row: dict[str, Any], key: str, wanted: str) -> str:
     return f"Expected {key!r} to be {wanted}, but got {quote_short(row[key])}."
 
 
-def _check_encodable(key: str, text: str) -> str:
-    """Refuse what no text file can hold, and no tokenizer takes: half of a surrogate pair."""
+def check_encodable(key: str, text: str) -> str:
+    """Refuse what no text file can hold, and no tokenizer takes: half of a surrogate pair.
+
+    Args:
+        key: Where the text stands, for the message.
+        text: A query.
+
+    Returns:
+        The same text.
+
+    Raises:
+        ValueError: UTF-8 cannot hold it.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -198,15 +229,8 @@ def _check_encodable(key: str, text: str) -> str:
 def _find_image(name: str, directory: Path) -> str:
     given = find_input(name, "an image")
     for path in (given, directory / given):
-        if _is_file(path):
+        if is_file(path):
             return str(path)
     raise ValueError(
         f"Expected an image at {quote_short(name)} (from here or from {str(directory)!r}), but found none."
     )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a NUL or an over-long name
-        return False

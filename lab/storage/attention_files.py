@@ -18,7 +18,7 @@ from lab.messages import shorten, shorten_reason
 from lab.records import CollectedAttention, Sample
 from lab.storage.arrays import to_float32
 from lab.storage.files import atomic_write, to_plain
-from lab.storage.paths import PathLike, attention_stem, find_attention_file
+from lab.storage.paths import PathLike, attention_stem, find_attention_file, is_file
 from lab.storage.pickle_writer import dump_attention, round_to_bfloat16_bits
 from lab.storage.region_meta import check_grid, layers_from_meta, regions_from_meta, regions_meta
 from lab.storage.safe_pickle import read_plain_pickle
@@ -32,6 +32,7 @@ GZIP_LEVEL = 1
 
 # Pillow opens no larger picture unless it is told to, so that no honest file speaks of one.
 MAX_IMAGE_PIXELS = 178_956_970
+MAX_IMAGE_SIDE = 1_000_000
 # What a head's sum may exceed 1 by: attention is often computed in bfloat16, whose numbers are rounded by up to 2^-9 of
 # their size, and the smallest numbers of float16 by up to 2^-25.
 SUM_TOLERANCE = 2.0**-8
@@ -297,16 +298,16 @@ def check_image_size(value: Any, what: str) -> tuple[int, int]:
         Width and height.
 
     Raises:
-        ValueError: It is not two whole numbers from 1, or more than `MAX_IMAGE_PIXELS` in all.
+        ValueError: It is not two whole numbers from 1 to `MAX_IMAGE_SIDE`, or more than `MAX_IMAGE_PIXELS` in all.
     """
     sizes = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
     if not isinstance(sizes, (list, tuple)) or len(sizes) != 2 or not all(map(_is_side, sizes)):
         raise ValueError(f"Expected {what} to be [width, height] in pixels, but got {shorten(value)}. Collect again.")
     width, height = (int(size) for size in sizes)
-    if width * height > MAX_IMAGE_PIXELS:
+    if width * height > MAX_IMAGE_PIXELS or max(width, height) > MAX_IMAGE_SIDE:
         raise ValueError(
-            f"Expected {what} to be a picture of at most {MAX_IMAGE_PIXELS} pixels in all, but got {width} x {height}. "
-            "Shrink the picture, then collect again."
+            f"Expected {what} to be a picture of at most {MAX_IMAGE_PIXELS} pixels in all and {MAX_IMAGE_SIDE} a side, "
+            f"but got {width} x {height}. Shrink the picture, then collect again."
         )
     return width, height
 
@@ -339,7 +340,7 @@ def _assume_grid(
 def _find_image_size(
     meta: Mapping[str, Any], image_file: str, side_cells: int, path: Path
 ) -> tuple[tuple[int, int], str]:
-    if image_file and "\0" not in image_file and Path(image_file).is_file():
+    if image_file and is_file(image_file):
         width, height = read_image_size(image_file)
         return (width, height), f"{width} x {height}, from {image_file}"
     if meta.get("image_size") is not None:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Union
 from urllib.parse import quote
 
+from lab.records import Sample
+
 PathLike = Union[str, "os.PathLike[str]"]
 
+FIGURE_FORMATS = ("png", "pdf", "svg")
 _MAX_NAME_LENGTH = 160
 
 # Windows takes these for devices, whatever the case and whatever follows a dot.
@@ -57,6 +60,11 @@ def differ_by_case_only(sample_ids: Iterable[str]) -> frozenset[str]:
     return frozenset(sample_id for group in spellings.values() if len(group) > 1 for sample_id in group)
 
 
+def possible_stems(sample_id: str) -> tuple[str, ...]:
+    """All that the file names of an id may begin with: distinct, safe, and as versions gave it that knew no devices."""
+    return tuple(dict.fromkeys((distinct_name(sample_id), safe_name(sample_id), _cut(_encode(sample_id), sample_id))))
+
+
 def find_stem(sample_id: str, present: Collection[str], endings: Sequence[str] = ("_bbox.json",)) -> str:
     """Find what the file names of an id begin with in a directory of results.
 
@@ -66,10 +74,9 @@ def find_stem(sample_id: str, present: Collection[str], endings: Sequence[str] =
         endings: The files that are looked for, any of which will do.
 
     Returns:
-        The first of its distinct name, its safe name, and the name that versions gave which knew no devices, of which
-        one of the files is there; the safe name where none is.
+        The first of `possible_stems` of which one of the files is there; the safe name where none is.
     """
-    names = dict.fromkeys((distinct_name(sample_id), safe_name(sample_id), _cut(_encode(sample_id), sample_id)))
+    names = possible_stems(sample_id)
     found = next((name for name in names if any(name + ending in present for ending in endings)), None)
     return safe_name(sample_id) if found is None else found
 
@@ -121,6 +128,11 @@ class OutputPaths:
     stem: str | None = None
 
     @classmethod
+    def of_sample(cls, directory: Path, sample: Sample, top_k: int = 3) -> OutputPaths:
+        """Give the paths of a sample's files, which may not be named by its id alone."""
+        return cls(directory, sample.id, top_k, sample.file_stem)
+
+    @classmethod
     def beside(cls, attention_file: PathLike, top_k: int = 3) -> OutputPaths:
         """Give the paths of all that belongs to an attention file, whatever it is called."""
         stem = attention_stem(attention_file)
@@ -153,10 +165,9 @@ class OutputPaths:
         """Path of the ranked heads."""
         return self._with("_analysis.pkl")
 
-    @property
-    def figure(self) -> Path:
-        """Path of the figure."""
-        return self._with(f"_top{self.top_k}.png")
+    def figure(self, kind: str = "png") -> Path:
+        """Path of the figure in one of `FIGURE_FORMATS`."""
+        return self._with(f"_top{self.top_k}.{kind}")
 
     @property
     def mask(self) -> Path:
@@ -176,7 +187,7 @@ class OutputPaths:
             self.meta_json,
             self.meta_pickle,
             self.analysis,
-            self.figure,
+            *map(self.figure, FIGURE_FORMATS),
             self.mask,
             self.bbox_json,
         )
@@ -189,6 +200,30 @@ def attention_stem(path: PathLike) -> str:
         if name.endswith(ending):
             return name[: -len(ending)]
     return name
+
+
+def is_file(path: PathLike) -> bool:
+    """Whether a path from a file or a row names a file; one that no system takes, with a NUL or far too long, does not.
+
+    Args:
+        path: Whatever somebody wrote.
+    """
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is anything at a path, which may be one that no system takes.
+
+    Args:
+        path: Whatever somebody wrote.
+    """
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def find_attention_file(path: PathLike) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.datasets.rows import RowFailure
-from lab.messages import shorten_reason
+from lab.messages import shorten, shorten_reason
 from lab.records import Sample
 from lab.storage.claims import living_runs, one_run_at_a_time
 from lab.storage.files import append_jsonl_lines, atomic_write, load_bbox_json, read_json, read_jsonl, save_json
@@ -58,7 +58,7 @@ def _claim_directory(directory: Path, shaping: dict[str, Any], overwrite: bool) 
     before = _read_settings(path)
     if before is not None and before != shaping and not overwrite:
         differing = sorted(key for key in {*before, *shaping} if before.get(key) != shaping.get(key))
-        changes = "; ".join(f"{key} was {before.get(key)!r} and is {shaping.get(key)!r}" for key in differing[:4])
+        changes = "; ".join(_describe_change(key, before, shaping) for key in differing[:4])
         more = f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise ValueError(
             f"Expected {directory} to hold results of the same settings, but got others: {changes}{more}. "
@@ -67,6 +67,10 @@ def _claim_directory(directory: Path, shaping: dict[str, Any], overwrite: bool) 
     if before != shaping:
         _check_alone(directory, before)
         save_json(path, {"fingerprint": fingerprint(shaping), "settings": shaping})
+
+
+def _describe_change(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return f"{shorten_reason(key)} was {shorten(before.get(key))} and is {shorten(now.get(key))}"
 
 
 def _check_alone(directory: Path, before: Mapping[str, Any] | None) -> None:
@@ -97,11 +101,11 @@ class WantedFiles:
 
     Attributes:
         attention: The attention file, under either name.
-        figure: The figure.
+        figures: The formats in which the figure must be there.
     """
 
     attention: bool = True
-    figure: bool = False
+    figures: tuple[str, ...] = ()
 
 
 def find_finished(
@@ -137,7 +141,7 @@ def find_finished(
     check = _PictureCheck(pictures)
     finished = set()
     for sample in samples:
-        paths = OutputPaths(directory, sample.id, top_k, find_stem(sample.id, present))
+        paths = OutputPaths(directory, sample.id, top_k, sample.file_stem or find_stem(sample.id, present))
         if _has_files(paths, present, wanted) and _is_current(paths.bbox_json, sample, run_fingerprint, check):
             finished.add(sample.id)
     check.report()
@@ -148,7 +152,7 @@ def _has_files(paths: OutputPaths, present: set[str], wanted: WantedFiles) -> bo
     return (
         paths.bbox_json.name in present
         and (not wanted.attention or any(paths.attention(compress).name in present for compress in (True, False)))
-        and (not wanted.figure or paths.figure.name in present)
+        and all(paths.figure(kind).name in present for kind in wanted.figures)
     )
 
 
@@ -166,9 +170,9 @@ def _is_current(path: Path, sample: Sample, run_fingerprint: str, check: _Pictur
     if same_name and (same_query or str(record.get("query")).strip() == sample.query):
         return False  # it is about what this picture or query was before
     raise ValueError(
-        f"Expected {path} to answer {sample.query!r} about {sample.image_file}, but got a result for "
-        f"{record.get('query')!r} about {record.get('image_file')}. It belongs to another data set: choose another "
-        "data.output_dir, or redo it with data.overwrite=true."
+        f"Expected {path} to answer {shorten(sample.query)} about {shorten(sample.image_file)}, but got a result for "
+        f"{shorten(record.get('query'))} about {shorten(record.get('image_file'))}. It belongs to another data set: "
+        "choose another data.output_dir, or redo it with data.overwrite=true."
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-import reprlib
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from lab.messages import shorten
+from lab.storage.bounded_json import read_json
+
 MAX_JSON_BYTES = 64 << 20
-MAX_JSON_DEPTH = 50
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -38,31 +38,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is too large or too deep, no JSON, or holds no named values.
     """
-    with open(path, "rb") as file:
-        data = file.read(MAX_JSON_BYTES + 1)
-    if len(data) > MAX_JSON_BYTES or _depth(data) > MAX_JSON_DEPTH:
-        raise ValueError(
-            f"Expected {path} to be JSON of at most {MAX_JSON_BYTES >> 20} MiB, {MAX_JSON_DEPTH} levels deep, "
-            "but got more. Fetch it again."
-        )
-    try:
-        settings = json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"Expected {path} to be JSON, but got text that is not ({error}). Fetch it again.") from error
+    settings = read_json(path, max_bytes=MAX_JSON_BYTES)
     if not isinstance(settings, dict):
         raise ValueError(
-            f"Expected {path} to hold named values in braces, but got {reprlib.repr(settings)}. Fetch it again."
+            f"Expected {path} to hold named values in braces, but got {shorten(settings)}. Fetch it again."
         )
     return settings
-
-
-def _depth(data: bytes) -> int:
-    """Most brackets open at a time; those within text count too, which only makes the bound stricter by a little."""
-    depth = deepest = 0
-    for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def check_weight_file(path: Path) -> None:
