@@ -43,15 +43,24 @@ def pipeline(settings: Settings, load: CollectorLoader) -> StageResult:
 def batch(settings: Settings, load: CollectorLoader) -> StageResult:
     """JSONL file -> the results of each row; finished rows are skipped, failed ones recorded."""
     from stages.batch import run_batch
+    from stages.report import with_report
 
-    return run_batch(settings, load)
+    return with_report(run_batch(settings, load), settings)
 
 
 def batch_analyze(settings: Settings, load: CollectorLoader) -> StageResult:
     """Directories of attention files -> the heads that the data set chooses, checked against boxes if there are any."""
     from stages.batch_analyze import run_batch_analyze
+    from stages.report import with_report
 
-    return run_batch_analyze(settings)
+    return with_report(run_batch_analyze(settings), settings)
+
+
+def report(settings: Settings, load: CollectorLoader) -> StageResult:
+    """Directory of results -> one HTML file to look at it."""
+    from stages.report import run_report
+
+    return run_report(settings)
 
 
 # What a stage needs is imported when it is run: the help page starts at once.
@@ -62,6 +71,7 @@ STAGES: dict[str, Callable[[Settings, CollectorLoader], StageResult]] = {
     "pipeline": pipeline,
     "batch": batch,
     "batch_analyze": batch_analyze,
+    "report": report,
 }
 
 

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("lab.command_line",),
     ("llava",),
     ("vlm", "refine"),
-    ("figures", "scores", "finer"),
+    ("figures", "scores", "finer", "report"),
     FLAT,
     ("picturebook", "examples"),
     ("stages",),
