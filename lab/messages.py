@@ -8,6 +8,7 @@ from typing import Any
 
 MAX_QUOTED = 80
 MAX_REASON = 200
+MAX_PATH = 160
 
 _MAX_ITEMS = 4
 _MAX_LEVELS = 3
@@ -33,7 +34,7 @@ def shorten(value: Any, limit: int = MAX_QUOTED) -> str:
     return _cut(_spell(value, limit, 0), limit)
 
 
-def shorten_path(path: str | os.PathLike[str], limit: int = MAX_REASON) -> str:
+def shorten_path(path: str | os.PathLike[str], limit: int = MAX_PATH) -> str:
     """Spell a path for a message; one that is too long loses its middle, since its end names the file.
 
     Args:

@@ -166,8 +166,8 @@ def _find_image(sample: Sample) -> str:
     path = find_in_project(sample.image_file) if sample.image_file else ""
     if not is_file(path):
         raise ConfigError(
-            f"Expected the image of {shorten(sample.id)} at {shorten_path(path or '(no path recorded)')}, but found none. "
-            "Say where it is with data.image_file."
+            f"Expected the image of {shorten(sample.id)} at {shorten_path(path or '(no path recorded)')}, but found "
+            "none. Say where it is with data.image_file."
         )
     return path
 

@@ -61,7 +61,7 @@ def test_shared_lists_do_not_unfold() -> None:
 def test_a_long_path_keeps_its_name() -> None:
     path = "/very" * 100 + "/picture.png"
     spelt = shorten_path(path)
-    assert len(spelt) <= 200
+    assert len(spelt) <= 160
     assert spelt.endswith("/picture.png'")
     assert "..." in spelt
     assert shorten_path("a\nb.png") == r"'a\nb.png'"
