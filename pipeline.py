@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Callable, Optional
 
-from lab.command_line.program import run_program
-from lab.command_line.results import StageResult
+from command_line.program import run_program
+from command_line.results import StageResult
 from lab.config.settings import Settings
 from stages.loading import CollectorLoader, load_collector
 

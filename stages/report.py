@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from bbox import localize_each, smooth_maps
+from command_line.quoting import quote_value
+from command_line.results import StageResult
+from foreign_files.messages import shorten_reason
 from lab.boxes import box_ious, cell_coverage
-from lab.command_line.quoting import quote_value
-from lab.command_line.results import StageResult
 from lab.config.settings import Settings, model_directory_name
 from lab.heads.head_scores import HeadTable
 from lab.heads.ranking import elbow_threshold
-from lab.messages import shorten_reason
 from lab.records import CollectedAttention, HeadChoice
 from lab.storage.attention_files import load_attention, read_image_size
 from lab.storage.files import atomic_write

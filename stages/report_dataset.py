@@ -9,10 +9,10 @@ from typing import Any, Optional
 
 import numpy as np
 
+from foreign_files.bounded_json import read_json
+from foreign_files.messages import shorten_reason
 from lab.config.settings import Settings
-from lab.messages import shorten_reason
 from lab.statistics.bootstrap import cluster_interval, cluster_numbers
-from lab.storage.bounded_json import read_json
 from report.records import Bar, DatasetPart, Head, Table
 from stages.report_rows import ReportRow
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from foreign_files.bounded_json import read_json, read_jsonl
+from foreign_files.messages import shorten_reason
 from lab.boxes import Box, box_iou
 from lab.config.settings import LogicSettings, Settings
-from lab.messages import shorten_reason
 from lab.storage import files
-from lab.storage.bounded_json import read_json, read_jsonl
 from lab.storage.paths import OutputPaths, list_attention_files
 from lab.storage.run_state import FAILURES_FILE
 from scores.truths import read_truths

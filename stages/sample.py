@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
+from foreign_files.messages import shorten, shorten_path
 from lab.config.errors import ConfigError
 from lab.heads.head_sums import SUMS_KEY, sums_record
-from lab.messages import shorten, shorten_path
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
 from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lab.command_line.quoting import quote_text_values, quote_value
+from command_line.quoting import quote_text_values, quote_value
 from lab.config import schema as config
 from lab.config.fields import group_names, known_keys, limits, text_keys
 from lab.config.help_page import help_text

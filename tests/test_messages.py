@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.messages import MAX_QUOTED, shorten, shorten_path, shorten_reason
+from foreign_files.messages import MAX_QUOTED, shorten, shorten_path, shorten_reason
 
 KNOWN = {
     "text": ("a cat", "'a cat'"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from lab.messages import shorten_path, shorten_reason
+from foreign_files.messages import shorten_path, shorten_reason
 from lab.storage.paths import is_file
 
 if TYPE_CHECKING:

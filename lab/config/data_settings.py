@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.values import COUNT_LIMIT, Between, check_fields, choice, number, path, text
-from lab.messages import shorten
 
 BOX_FORMATS = ("xywh", "xyxy", "xywh_unit", "xyxy_unit", "xywh_thousand", "xyxy_thousand")
 """How four numbers give a box: corner and size or two corners, in pixels, in 0..1, or in 0..1000 of the image."""

@@ -6,9 +6,9 @@ import difflib
 import stat
 from pathlib import Path
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.settings import PROJECT_ROOT, Settings
-from lab.messages import shorten
 from lab.storage.paths import find_attention_file
 
 
