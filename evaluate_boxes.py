@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from lab.command_line.streams import explain_lost_output, forgiving_streams
+from command_line.streams import explain_lost_output, forgiving_streams
 from lab.datasets.box_reading import AUTO, BOX_FORMATS
 from lab.storage.files import atomic_write, save_json
 from scores.ceiling import summarize_ceiling

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Callable, Optional
 
-from lab.command_line.program import run_program
-from lab.command_line.results import StageResult
+from command_line.program import run_program
+from command_line.results import StageResult
 from lab.config.settings import Settings
 from stages.loading import CollectorLoader, load_collector
 
@@ -43,15 +43,24 @@ def pipeline(settings: Settings, load: CollectorLoader) -> StageResult:
 def batch(settings: Settings, load: CollectorLoader) -> StageResult:
     """JSONL file -> the results of each row; finished rows are skipped, failed ones recorded."""
     from stages.batch import run_batch
+    from stages.report import with_report
 
-    return run_batch(settings, load)
+    return with_report(run_batch(settings, load), settings)
 
 
 def batch_analyze(settings: Settings, load: CollectorLoader) -> StageResult:
     """Directories of attention files -> the heads that the data set chooses, checked against boxes if there are any."""
     from stages.batch_analyze import run_batch_analyze
+    from stages.report import with_report
 
-    return run_batch_analyze(settings)
+    return with_report(run_batch_analyze(settings), settings)
+
+
+def report(settings: Settings, load: CollectorLoader) -> StageResult:
+    """Directory of results -> one HTML file to look at it."""
+    from stages.report import run_report
+
+    return run_report(settings)
 
 
 def check_model(settings: Settings, load: CollectorLoader) -> StageResult:
@@ -69,6 +78,7 @@ STAGES: dict[str, Callable[[Settings, CollectorLoader], StageResult]] = {
     "pipeline": pipeline,
     "batch": batch,
     "batch_analyze": batch_analyze,
+    "report": report,
     "check_model": check_model,
 }
 

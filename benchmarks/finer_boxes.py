@@ -20,11 +20,11 @@ import numpy as np
 from bbox import REGIONS, localize_each, smooth_maps
 from finer.contrast import contrast_with_siblings
 from finer.edges import FractionalEdges
+from foreign_files.bounded_json import read_jsonl
 from lab.boxes import box_iou, xywh_to_xyxy
 from lab.heads.heads_file import read_heads_file
 from lab.records import Grid
 from lab.storage.attention_files import load_attention
-from lab.storage.bounded_json import read_jsonl
 from lab.storage.paths import find_attention_file, safe_name
 
 MOST = (0.5, 0.6, 0.7, 0.8, 0.9)

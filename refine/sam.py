@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.messages import shorten, shorten_reason
+from foreign_files.messages import shorten, shorten_reason
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.command_line.results import StageResult
+from command_line.results import StageResult
 from lab.config.settings import Settings
 from stages.plan import Steps
 from stages.stored import run_stored

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lab.command_line.tables import format_table
+from command_line.tables import format_table
 from lab.config.settings import Settings
 from lab.heads.ablation import AblationRow, Variant, compare_variants
 from lab.heads.audit import HeadAudit

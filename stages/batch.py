@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from lab.command_line.interrupts import obey_interrupts
-from lab.command_line.progress import progress_bar
-from lab.command_line.results import StageResult
+from command_line.interrupts import obey_interrupts
+from command_line.progress import progress_bar
+from command_line.results import StageResult
+from foreign_files.messages import shorten
 from lab.config.settings import DataSettings, Settings
 from lab.datasets.rows import RowFailure, RowFields, RowSelection, read_rows
-from lab.messages import shorten
 from lab.records import Sample
 from lab.storage.background import items_in_hand
 from lab.storage.claims import claim_rows

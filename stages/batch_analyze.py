@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 
 from analyze import resample_frequency, run_trials, select_dataset_heads
-from lab.command_line.results import StageResult
+from command_line.results import StageResult
 from lab.config.settings import Settings
 from lab.heads.head_scores import DatasetSelection
 from lab.heads.head_sums import count_ties

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.command_line.results import StageResult
+from command_line.results import StageResult
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.settings import PROJECT_ROOT, Settings
 from lab.grids import Grid
-from lab.messages import shorten
 from lab.storage.files import save_json
 from stages.loading import load_any
 from stages.summaries import describe_files

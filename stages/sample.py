@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
+from foreign_files.messages import shorten, shorten_path
 from lab.config.errors import ConfigError
 from lab.heads.head_sums import SUMS_KEY, sums_record
-from lab.messages import shorten
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization, Sample
 from lab.storage import files
 from lab.storage.attention_files import round_attention, save_attention
@@ -167,8 +167,8 @@ def _find_image(sample: Sample) -> str:
     path = find_in_project(sample.image_file) if sample.image_file else ""
     if not is_file(path):
         raise ConfigError(
-            f"Expected the image of {shorten(sample.id)} at {shorten(path or '(no path recorded)')}, but found none. "
-            "Say where it is with data.image_file."
+            f"Expected the image of {shorten(sample.id)} at {shorten_path(path or '(no path recorded)')}, but found "
+            "none. Say where it is with data.image_file."
         )
     return path
 

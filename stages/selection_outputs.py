@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.command_line.tables import format_table
+from command_line.tables import format_table
 from lab.config.settings import LogicSettings
 from lab.heads.head_scores import DatasetSelection
 from lab.heads.heads_file import heads_file_from_selection, write_heads_file

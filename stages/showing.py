@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.command_line.results import StageResult
+from command_line.results import StageResult
 from stages.sample import ItemResult
 from stages.summaries import describe_box, describe_choice, describe_files, describe_ranking, describe_sample
 

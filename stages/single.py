@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from lab.command_line.results import StageResult
+from command_line.results import StageResult
 from lab.config.settings import Settings
 from lab.datasets.rows import RowFailure, check_encodable, trim_query
 from lab.records import Sample

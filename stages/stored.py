@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.command_line.results import StageResult
+from command_line.results import StageResult
 from lab.config.settings import Settings
 from lab.storage.paths import OutputPaths, find_attention_file
 from stages.earlier_results import refuse_to_overwrite, remove_of_other_settings

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.command_line.tables import format_table
+from command_line.tables import format_table
 from lab.records import CollectedAttention, HeadChoice, HeadScore, Localization
 
 RANKED_HEADS_SHOWN = 10

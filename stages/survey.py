@@ -11,7 +11,7 @@ from typing import Any, Callable, TypeVar, Union
 import numpy as np
 
 from analyze import stack_scores
-from lab.command_line.progress import progress_bar
+from command_line.progress import progress_bar
 from lab.config.settings import Settings
 from lab.heads.head_scores import DatasetScores, HeadTable
 from lab.heads.head_sums import sum_precision

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foreign_files.safe_pickle import load_plain_pickle
 from lab.storage import files
 from lab.storage.attention_files import load_attention, read_image_size, save_attention
 from lab.storage.paths import OutputPaths
-from lab.storage.safe_pickle import load_plain_pickle
 
 torch = pytest.importorskip("torch")
 
@@ -248,7 +248,7 @@ def test_damaged_and_wrong_files_say_so_in_one_line(tmp_path: Path, name: str) -
 
 
 def test_gzip_bombs_stop_at_the_limit(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lab.storage.byte_source.MAX_BYTES", 1000)
+    monkeypatch.setattr("foreign_files.byte_source.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="more than 1000 bytes once inflated"):
         load_attention(_write(tmp_path / "x.pkl.gz", gzip.compress(b"\0" * 100_000)))
     with pytest.raises(ValueError, match="a promise of 5000 bytes, where 1000 in all are the most"):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.storage.bounded_json import MAX_DEPTH, parse_json, read_json, read_jsonl
-from lab.storage.bounded_yaml import MAX_DEPTH as MAX_YAML_DEPTH
-from lab.storage.bounded_yaml import read_yaml
+from foreign_files.bounded_json import MAX_DEPTH, parse_json, read_json, read_jsonl
+from foreign_files.bounded_yaml import MAX_DEPTH as MAX_YAML_DEPTH
+from foreign_files.bounded_yaml import read_yaml
 
 
 def _write(path: Path, data: bytes) -> Path:

@@ -14,11 +14,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from lab.command_line.interrupts import describe_work_in_hand, obey_interrupts
-from lab.command_line.progress import progress_bar
-from lab.command_line.quoting import quote_text_values
-from lab.command_line.repeats import count_repeated_warnings
-from lab.command_line.streams import ForgivingStream, explain_lost_output, forgiving_streams, say
+from command_line.interrupts import describe_work_in_hand, obey_interrupts
+from command_line.progress import progress_bar
+from command_line.quoting import quote_text_values
+from command_line.repeats import count_repeated_warnings
+from command_line.streams import ForgivingStream, explain_lost_output, forgiving_streams, say
 from lab.storage.background import items_in_hand, map_in_background
 
 KEYS = frozenset({"data.query", "data.save_id", "data.image_file"})

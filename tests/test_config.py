@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lab.command_line.quoting import quote_text_values, quote_value
+from command_line.quoting import quote_text_values, quote_value
 from lab.config import schema as config
 from lab.config.fields import group_names, known_keys, limits, text_keys
 from lab.config.help_page import help_text
@@ -113,7 +113,7 @@ def test_every_key_of_the_readme_exists_and_is_spelt_out_in_yaml(group: str) -> 
             node = node[part]
 
 
-@pytest.mark.parametrize("group", ["data", "figures", "logic", "model", "storage"])
+@pytest.mark.parametrize("group", ["data", "figures", "logic", "model", "report", "storage"])
 def test_every_option_of_every_group_composes_and_passes_its_checks(group: str) -> None:
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     assert options

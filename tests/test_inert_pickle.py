@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foreign_files.pickle_writer import dump_attention
+from foreign_files.safe_pickle import load_plain_pickle
 from lab.storage.attention_files import load_attention, round_attention, save_attention
-from lab.storage.pickle_writer import dump_attention
-from lab.storage.safe_pickle import load_plain_pickle
 
 torch = pytest.importorskip("torch")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.messages import MAX_QUOTED, shorten, shorten_reason
+from foreign_files.messages import MAX_QUOTED, shorten, shorten_path, shorten_reason
 
 KNOWN = {
     "text": ("a cat", "'a cat'"),
@@ -56,3 +56,13 @@ def test_shared_lists_do_not_unfold() -> None:
     start = time.process_time()  # not the clock's, which a busy machine stretches
     assert len(shorten(value)) <= MAX_QUOTED
     assert time.process_time() - start < 1
+
+
+def test_a_long_path_keeps_its_name() -> None:
+    path = "/very" * 100 + "/picture.png"
+    spelt = shorten_path(path)
+    assert len(spelt) <= 160
+    assert spelt.endswith("/picture.png'")
+    assert "..." in spelt
+    assert shorten_path("a\nb.png") == r"'a\nb.png'"
+    assert shorten_path("short.png") == "'short.png'"

@@ -31,7 +31,7 @@ from fake_collector import (
 )
 
 import pipeline
-from lab.command_line.tables import format_table
+from command_line.tables import format_table
 from lab.config.settings import (
     AttentionStorageSettings,
     ConfigError,

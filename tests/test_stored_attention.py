@@ -10,7 +10,7 @@ import pytest
 from fake_collector import collect_one
 
 import pipeline
-from lab.command_line.results import StageResult
+from command_line.results import StageResult
 from lab.config.settings import DataSettings, LogicSettings, ModelSettings, Settings
 from lab.heads.heads_file import FixedHead, HeadsFile, write_heads_file
 from lab.records import Sample

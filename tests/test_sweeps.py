@@ -10,7 +10,7 @@ import pytest
 from fake_collector import FakeCollector, write_rows
 
 import pipeline
-from lab.command_line.sweeps import describe_sweep, job_name, swept_keys, write_sweep
+from command_line.sweeps import describe_sweep, job_name, swept_keys, write_sweep
 from lab.config.settings import DataSettings, LogicSettings, ModelSettings, Settings, SmoothingSettings
 
 MODEL = ModelSettings(name="fake/model", smoothing_sigma=0.0)

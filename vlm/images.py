@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from lab.messages import shorten, shorten_reason
+from foreign_files.messages import shorten_path, shorten_reason
 from lab.storage.paths import is_file
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def load_image(path: PathLike) -> Image.Image:
 
     file = Path(path)
     if not is_file(file):
-        raise ValueError(f"Expected the image to be a file, but got {shorten(path)}, which is not there.")
+        raise ValueError(f"Expected the image to be a file, but got {shorten_path(path)}, which is not there.")
     _open_heif_too()
     try:
         with Image.open(file) as opened:
@@ -55,7 +55,7 @@ def load_image(path: PathLike) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # Pillow's decoders raise any of these on damaged files.
         reason = f"a broken file ({error})"
-    raise ValueError(f"Expected {shorten(path)} to be a readable image, but got {shorten_reason(reason)}.")
+    raise ValueError(f"Expected {shorten_path(path)} to be a readable image, but got {shorten_reason(reason)}.")
 
 
 def _open_heif_too() -> None:

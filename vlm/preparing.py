@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Callable, TypeVar
 
-from lab.messages import shorten, shorten_reason
+from foreign_files.messages import shorten, shorten_reason
 from lab.records import Sample
 from vlm.bundle import EncodedPicture, EncodedQuery, EncodingFailure, ImageTextBundle
 from vlm.images import load_image

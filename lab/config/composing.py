@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, NoReturn
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.fields import group_names, known_keys
 from lab.config.schema import explain
-from lab.messages import shorten
 
 Task = Callable[[Any], None]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.values import COUNT_LIMIT, Between, check_fields, choice, number, path, text
-from lab.messages import shorten
 
 BOX_FORMATS = ("xywh", "xyxy", "xywh_unit", "xyxy_unit", "xywh_thousand", "xyxy_thousand")
 """How four numbers give a box: corner and size or two corners, in pixels, in 0..1, or in 0..1000 of the image."""
@@ -45,6 +45,7 @@ class DataSettings:
         ground_truth: JSONL file with boxes, for the head audit and for scores.
         box_format: How the boxes of `ground_truth` are written: corner and size (`xywh`) or two corners (`xyxy`), in
             pixels, in 0..1 (`_unit`) or in 0..1000 (`_thousand`) of the image; `auto` decides for the whole file.
+        report: Write the report of the run after `batch` or `batch_analyze`, as `stage=report` does.
         audit: Compare the heads with ground truth, if it is given; false for scores alone.
     """
 
@@ -71,6 +72,7 @@ class DataSettings:
     ground_truth: Optional[str] = path()
     box_format: str = choice("auto", *BOX_FORMATS)
     audit: bool = True
+    report: bool = False
 
     def __post_init__(self) -> None:
         """Reject values out of range and row ranges that contradict each other."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-from lab.messages import shorten, shorten_reason
+from foreign_files.messages import shorten, shorten_reason
 
 LONGEST_LINE = 600
 """Characters of a whole message."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.values import check_fields, number
-from lab.messages import shorten
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 

@@ -6,9 +6,9 @@ import difflib
 import stat
 from pathlib import Path
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.settings import PROJECT_ROOT, Settings
-from lab.messages import shorten
 from lab.storage.paths import find_attention_file
 
 
@@ -36,6 +36,8 @@ def check_inputs(settings: Settings) -> None:
         for directory in data.attention_dirs or (str(settings.result_dir),):
             _need_directory("data.batch_attention_dir", directory)
         _need_file("data.ground_truth", data.ground_truth)
+    if settings.report.against is not None:
+        _need_directory("report.against", settings.report.against)
     if stage == "collect" and not settings.storage.attention.save:
         raise ConfigError("Expected storage.attention.save to be true for stage=collect, but got false.")
     _check_heads(settings)
@@ -47,7 +49,7 @@ def _check_heads(settings: Settings) -> None:
     found_here = settings.stage == "batch_analyze" and logic.heads_file == settings.model.heads_file
     if logic.heads_file is not None and not found_here and _kind_of(str(PROJECT_ROOT / logic.heads_file)) != "file":
         _need_file("logic.heads_file", logic.heads_file)
-    if settings.stage in {"collect", "analyze", "batch_analyze", "check_model"}:
+    if settings.stage in {"collect", "analyze", "batch_analyze", "report", "check_model"}:
         return
     if logic.threshold.scope == "dataset" and logic.heads_file is None and logic.threshold.value is None:
         raise ConfigError(

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.values import check_fields, choice, number, path
-from lab.messages import shorten
 
 REGION_MODES = ("merged", "thumbnail", "tiles")
 MASK_REGIONS = ("largest", "heaviest", "all")

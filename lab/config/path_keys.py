@@ -7,10 +7,10 @@ import os.path
 import re
 from typing import Any, TypeVar
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
 from lab.config.fields import known_fields
 from lab.config.settings import Settings
-from lab.messages import shorten
 
 Group = TypeVar("Group")
 

@@ -23,6 +23,7 @@ from lab.config.logic_settings import (
     ThresholdSettings,
 )
 from lab.config.model_settings import ModelSettings
+from lab.config.report_settings import ReportSettings
 from lab.config.storage_settings import AttentionStorageSettings, StorageSettings
 from lab.config.values import check_fields, choice
 
@@ -38,6 +39,7 @@ __all__ = [
     "LogicSettings",
     "MaskSettings",
     "ModelSettings",
+    "ReportSettings",
     "SamSettings",
     "Settings",
     "SmoothingSettings",
@@ -48,7 +50,7 @@ __all__ = [
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
-STAGES = ("collect", "analyze", "visualize", "pipeline", "batch", "batch_analyze", "check_model")
+STAGES = ("collect", "analyze", "visualize", "pipeline", "batch", "batch_analyze", "report", "check_model")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Settings:
         data: What goes in, where results go.
         storage: How attention files are written.
         figures: How figures are written.
+        report: Which pictures the report of a run shows.
         follows_model: Keys of `logic`, such as `smoothing.sigma`, whose values came with the model; not a key itself.
     """
 
@@ -75,6 +78,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     figures: FiguresSettings = field(default_factory=FiguresSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
     follows_model: FrozenSet[str] = field(default=frozenset(), metadata={"omegaconf_ignore": True})
 
     def __post_init__(self) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
+from foreign_files.messages import shorten
 from lab.config.errors import ConfigError
-from lab.messages import shorten
 
 COUNT_LIMIT = 10**12
 """Above any number of rows, samples or files."""

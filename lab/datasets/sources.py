@@ -37,8 +37,8 @@ def read_any(path: Path) -> Any:
         raise FileNotFoundError(f"Expected --input to be a file, but there is none at {path}. Check the path.")
     suffix = path.suffix.lower()
     if suffix in {".p", ".pkl", ".pickle"}:
-        from lab.storage.pickle_machine import dataset_budget
-        from lab.storage.safe_pickle import read_plain_pickle
+        from foreign_files.pickle_machine import dataset_budget
+        from foreign_files.safe_pickle import read_plain_pickle
 
         return read_plain_pickle(path, dataset_budget())
     readers: dict[str, Callable[[Path], Any]] = {

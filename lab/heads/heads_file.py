@@ -12,9 +12,9 @@ from typing import Any, Callable, TypeVar
 
 import numpy as np
 
+from foreign_files.bounded_yaml import read_yaml
+from foreign_files.messages import shorten, shorten_reason
 from lab.heads.head_scores import DatasetScores, DatasetSelection
-from lab.messages import shorten, shorten_reason
-from lab.storage.bounded_yaml import read_yaml
 from lab.storage.files import atomic_write
 
 Parsed = TypeVar("Parsed")

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from foreign_files.arrays import to_float32
+from foreign_files.messages import shorten, shorten_reason
+from foreign_files.pickle_writer import dump_attention, round_to_bfloat16_bits
+from foreign_files.safe_pickle import read_plain_pickle
 from lab.grids import Grid
-from lab.messages import shorten, shorten_reason
 from lab.records import CollectedAttention, Sample
-from lab.storage.arrays import to_float32
 from lab.storage.files import atomic_write, to_plain
 from lab.storage.paths import PathLike, attention_stem, find_attention_file, is_file
-from lab.storage.pickle_writer import dump_attention, round_to_bfloat16_bits
 from lab.storage.region_meta import check_grid, layers_from_meta, regions_from_meta, regions_meta
-from lab.storage.safe_pickle import read_plain_pickle
 
 logger = logging.getLogger(__name__)
 

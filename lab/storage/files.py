@@ -14,12 +14,12 @@ from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
-from lab.messages import shorten, shorten_reason
+from foreign_files.bounded_json import JsonlLine, read_json, read_jsonl
+from foreign_files.messages import shorten, shorten_reason
+from foreign_files.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
 from lab.records import HeadChoice, HeadScore, Localization, Sample
-from lab.storage.bounded_json import JsonlLine, read_json, read_jsonl
 from lab.storage.partial_files import partial_path
 from lab.storage.paths import PathLike
-from lab.storage.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
 
 __all__ = ["JsonlLine", "read_json", "read_jsonl"]  # readers of JSON, found here as well
 

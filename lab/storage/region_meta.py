@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foreign_files.messages import shorten, shorten_reason
 from lab.grids import Grid
-from lab.messages import shorten, shorten_reason
 from lab.records import CollectedAttention
 from lab.regions import Regions
 

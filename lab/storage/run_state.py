@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foreign_files.messages import shorten, shorten_reason
 from lab.datasets.rows import RowFailure
-from lab.messages import shorten, shorten_reason
 from lab.records import Sample
 from lab.storage.claims import living_runs, one_run_at_a_time
 from lab.storage.files import append_jsonl_lines, atomic_write, load_bbox_json, read_json, read_jsonl, save_json

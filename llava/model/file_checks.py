@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from lab.messages import shorten
-from lab.storage.bounded_json import read_json
+from foreign_files.bounded_json import read_json
+from foreign_files.messages import shorten
 
 MAX_JSON_BYTES = 64 << 20
 

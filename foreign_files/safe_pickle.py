@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
-from lab.messages import shorten_reason
-from lab.storage.arrays import to_values
-from lab.storage.byte_source import ByteSource, UnreadableFileError, open_source
-from lab.storage.inert import UnsafePickleError
-from lab.storage.pickle_machine import Budget, PickleMachine
-from lab.storage.torch_archive import LEGACY_MAGIC, calls_with_storages, load_torch_stream, load_torch_zip
-from lab.storage.zip_records import ZIP_MAGIC
+from foreign_files.arrays import to_values
+from foreign_files.byte_source import ByteSource, UnreadableFileError, open_source
+from foreign_files.inert import UnsafePickleError
+from foreign_files.messages import shorten_reason
+from foreign_files.pickle_machine import Budget, PickleMachine
+from foreign_files.torch_archive import LEGACY_MAGIC, calls_with_storages, load_torch_stream, load_torch_zip
+from foreign_files.zip_records import ZIP_MAGIC
 
 PICKLE_PROTOCOL = 4
 

@@ -8,6 +8,7 @@ from typing import Any
 
 MAX_QUOTED = 80
 MAX_REASON = 200
+MAX_PATH = 160
 
 _MAX_ITEMS = 4
 _MAX_LEVELS = 3
@@ -31,6 +32,23 @@ def shorten(value: Any, limit: int = MAX_QUOTED) -> str:
     if isinstance(value, BaseException):
         return shorten_reason(value, limit)
     return _cut(_spell(value, limit, 0), limit)
+
+
+def shorten_path(path: str | os.PathLike[str], limit: int = MAX_PATH) -> str:
+    """Spell a path for a message; one that is too long loses its middle, since its end names the file.
+
+    Args:
+        path: Any path.
+        limit: Most characters of the result.
+
+    Returns:
+        One line, in quotes.
+    """
+    text = os.fspath(path)
+    if len(text) > limit - 2:
+        kept = limit - 2 - len(_CUT)
+        text = text[: kept // 3] + _CUT + text[len(text) - (kept - kept // 3) :]
+    return _cut(_printable(repr(text)), 2 * limit)
 
 
 def shorten_reason(reason: object, limit: int = MAX_REASON) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from lab.command_line.streams import ForgivingStream
+from command_line.streams import ForgivingStream
 
 Item = TypeVar("Item")
 

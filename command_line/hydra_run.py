@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable
 
-from lab.command_line.quoting import quote_text_values
+from command_line.quoting import quote_text_values
 from lab.config.composing import check_arguments, composing
 from lab.config.errors import ConfigError
 from lab.config.fields import text_keys

@@ -6,11 +6,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from lab.messages import shorten
-from lab.storage.byte_source import ByteSource, UnreadableFileError
-from lab.storage.inert import PLAIN_CALLS, STORAGE_DTYPES, Call, InertStorage, Name, UnsafePickleError
-from lab.storage.pickle_machine import Budget, PickleMachine
-from lab.storage.zip_records import ZIP_MAGIC, read_zip_index
+from foreign_files.byte_source import ByteSource, UnreadableFileError
+from foreign_files.inert import PLAIN_CALLS, STORAGE_DTYPES, Call, InertStorage, Name, UnsafePickleError
+from foreign_files.messages import shorten
+from foreign_files.pickle_machine import Budget, PickleMachine
+from foreign_files.zip_records import ZIP_MAGIC, read_zip_index
 
 ITEM_SIZES: Mapping[str, int] = {"bf": 2, **{f"{kind}{size}": size for kind in "fiub" for size in (1, 2, 4, 8)}}
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from lab.messages import shorten
-from lab.storage.byte_source import ByteSource, UnreadableFileError
-from lab.storage.inert import PLAIN_CALLS, Call, Name, UnsafePickleError, build, find_name
+from foreign_files.byte_source import ByteSource, UnreadableFileError
+from foreign_files.inert import PLAIN_CALLS, Call, Name, UnsafePickleError, build, find_name
+from foreign_files.messages import shorten
 
 # An analysis of 80 layers of 64 heads has 100,000 opcodes, an attention file 200.
 MAX_OPCODES = 1_000_000

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lab.messages import shorten_reason
-from lab.storage.paths import PathLike
+from foreign_files.messages import shorten_reason
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 50
@@ -20,7 +20,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
 
 
-def read_json(path: PathLike, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+def read_json(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
     """Read a JSON file.
 
     Args:
@@ -117,7 +117,7 @@ class JsonlLine:
     error: str = ""
 
 
-def read_jsonl(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Iterator[JsonlLine]:
+def read_jsonl(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Iterator[JsonlLine]:
     """Read a JSONL file line by line; a bad line does not stop the others.
 
     Args:

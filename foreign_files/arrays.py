@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lab.messages import shorten
-from lab.storage.byte_source import UnreadableFileError
-from lab.storage.inert import (
+from foreign_files.byte_source import UnreadableFileError
+from foreign_files.inert import (
     INERT,
     TORCH_DTYPES,
     InertArray,
@@ -22,7 +21,8 @@ from lab.storage.inert import (
     InertTensor,
     UnsafePickleError,
 )
-from lab.storage.pickle_machine import Budget
+from foreign_files.messages import shorten
+from foreign_files.pickle_machine import Budget
 
 MAX_ELEMENTS = 100_000_000
 MAX_DEPTH = 50

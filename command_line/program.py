@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from lab.command_line.hydra_run import is_config_error, run_hydra
-from lab.command_line.interrupts import EXIT_INTERRUPTED, obey_interrupts
-from lab.command_line.repeats import count_repeated_warnings
-from lab.command_line.results import StageResult
-from lab.command_line.streams import explain_lost_output, forgiving_streams, say
-from lab.command_line.sweeps import (
+from command_line.hydra_run import is_config_error, run_hydra
+from command_line.interrupts import EXIT_INTERRUPTED, obey_interrupts
+from command_line.repeats import count_repeated_warnings
+from command_line.results import StageResult
+from command_line.streams import explain_lost_output, forgiving_streams, say
+from command_line.sweeps import (
     TABLE_FILE,
     describe_sweep,
     keep_sweep_apart,
@@ -24,10 +24,10 @@ from lab.command_line.sweeps import (
     swept_keys,
     write_sweep,
 )
+from foreign_files.messages import shorten_reason
 from lab.config.errors import ConfigError
 from lab.config.schema import explain, validate
 from lab.config.settings import Settings
-from lab.messages import shorten_reason
 from lab.storage.background import items_in_hand
 
 logger = logging.getLogger(__name__)

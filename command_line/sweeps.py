@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
 
-from lab.command_line.tables import format_table
+from command_line.tables import format_table
 from lab.config.settings import Settings
 from lab.storage.files import atomic_write
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from lab.messages import MAX_QUOTED, shorten, shorten_reason
-from lab.storage.byte_source import UnreadableFileError
+from foreign_files.byte_source import UnreadableFileError
+from foreign_files.messages import MAX_QUOTED, shorten, shorten_reason
 
 TORCH_DTYPES: Mapping[str, str] = {
     "float16": "f2",

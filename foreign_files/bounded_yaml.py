@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
-from lab.messages import shorten_reason
-from lab.storage.paths import PathLike
+from foreign_files.messages import shorten_reason
 
 # PyYAML takes some seconds for so much; a heads file has some thousand bytes.
 MAX_BYTES = 256 << 10
@@ -15,7 +15,7 @@ MAX_NODES = 20_000
 MAX_DIGITS = 100
 
 
-def read_yaml(path: PathLike) -> Any:
+def read_yaml(path: str | os.PathLike[str]) -> Any:
     """Read a YAML file of plain data.
 
     Args:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
 
-from lab.messages import shorten
-from lab.storage import byte_source
-from lab.storage.byte_source import UnreadableFileError
+from foreign_files import byte_source
+from foreign_files.byte_source import UnreadableFileError
+from foreign_files.messages import shorten
 
 ZIP_MAGIC = b"PK\x03\x04"
 MAX_RECORDS = 10_000

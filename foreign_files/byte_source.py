@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from lab.messages import shorten_reason
+from foreign_files.messages import shorten_reason
 
 # A model with 80 layers, 64 heads and 16,384 image tokens needs 168 MB in float16, 336 MB in float32.
 MAX_BYTES = 384 << 20
