@@ -98,3 +98,18 @@ def test_a_rule_that_does_not_account_for_the_tokens_is_refused(monkeypatch):
     monkeypatch.setitem(families.RULES, "llava", lambda facts: [short])
     [failure] = bundle.encode_picture(picture(), [QUERIES[0]])
     assert "Expected the grid rule of llava to account for the image's 16 tokens, but got 15 cells" in failure.reason
+
+
+def test_what_a_processor_cannot_lay_out_is_said_in_one_line(monkeypatch):
+    bundle = load("llava")
+    kind = type(bundle.processors.processor)
+
+    def refuse(self, *arguments, **settings):
+        raise ValueError("Mismatch in `image` token count.\nPlease disable truncation.")
+
+    monkeypatch.setattr(kind, "__call__", refuse)
+    with pytest.raises(
+        ValueError, match="^Expected the checkpoint's processor to lay out .*Mismatch.*conv_mode"
+    ) as error:
+        bundle.encoder.run(picture(), "the cat")
+    assert "\n" not in str(error.value)

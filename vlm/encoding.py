@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from foreign_files.messages import shorten, shorten_reason
 from lab.regions import Regions
 from lab.stations import TokenSegment, TokenSegments
 from vlm.bundle import EncodedPicture, EncodedQuery, EncodingFailure
@@ -101,12 +102,23 @@ class PictureEncoder:
         return [*pictures, *failures]
 
     def run(self, image: Image.Image, query: str) -> dict[str, torch.Tensor]:
-        """Everything that the model takes for one picture and one prompt, as the processor makes it."""
+        """Everything that the model takes for one picture and one prompt, as the processor makes it.
+
+        Raises:
+            ValueError: If the checkpoint's own processor cannot lay out picture and prompt.
+        """
         text = self.head.text + query
         options: dict[str, Any] = {"return_tensors": "pt"}
         if not written_once(self.processors.tokenizer, self.head.text):
             options["add_special_tokens"] = False
-        made = self.processors.processor(text=[text], images=[image], **options)
+        try:
+            made = self.processors.processor(text=[text], images=[image], **options)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"Expected the checkpoint's processor to lay out {shorten(text)} with a picture, but got: "
+                f"{shorten_reason(error).rstrip('.')}. Use another model.conv_mode, or a checkpoint whose tokenizer and processor "
+                "fit each other."
+            ) from error
         return {key: made[key] for key in made if key in self._accepted}
 
     def image_places(self, ids: Sequence[int]) -> tuple[int, ...]:
