@@ -116,8 +116,8 @@ class PictureEncoder:
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise ValueError(
                 f"Expected the checkpoint's processor to lay out {shorten(text)} with a picture, but got: "
-                f"{shorten_reason(error).rstrip('.')}. Use another model.conv_mode, or a checkpoint whose tokenizer and "
-                "processor fit each other."
+                f"{shorten_reason(error).rstrip('.')}. Use another model.conv_mode, or a checkpoint whose tokenizer "
+                "and processor fit each other."
             ) from error
         return {key: made[key] for key in made if key in self._accepted}
 
