@@ -16,6 +16,7 @@ from lab.storage.paths import (
     find_attention_file,
     find_stem,
     list_attention_files,
+    possible_stems,
     safe_name,
 )
 
@@ -146,3 +147,11 @@ def test_list_attention_files_leaves_other_pickles_out(tmp_path: Path) -> None:
     assert [path.name for path in list_attention_files(tmp_path)] == ["a.pkl.gz", "b.pkl"]
     with pytest.raises(NotADirectoryError, match=r"data\.batch_attention_dir"):
         list_attention_files(tmp_path / "none")
+
+
+@given(any_id | st.from_regex(r"[a-z0-9_]{1,12}", fullmatch=True) | st.sampled_from(["com1", "a_analysis", "x" * 161]))
+def test_the_short_way_to_the_stems_is_the_long_way(sample_id: str) -> None:
+    stems = possible_stems(sample_id)
+    assert stems[0] == distinct_name(sample_id)
+    assert safe_name(sample_id) in stems
+    assert len(set(stems)) == len(stems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 _MAX_NAME_LENGTH = 160
+_PLAIN = re.compile(r"(?!.*_(?:meta|analysis)\Z)[a-z0-9_-]{1,160}")
 
 # Windows takes these for devices, whatever the case and whatever follows a dot.
 _DEVICES = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
@@ -62,6 +64,8 @@ def differ_by_case_only(sample_ids: Iterable[str]) -> frozenset[str]:
 
 def possible_stems(sample_id: str) -> tuple[str, ...]:
     """All that the file names of an id may begin with: distinct, safe, and as versions gave it that knew no devices."""
+    if _PLAIN.fullmatch(sample_id) and sample_id not in _DEVICES:  # most ids, of which all three are the id itself
+        return (sample_id,)
     return tuple(dict.fromkeys((distinct_name(sample_id), safe_name(sample_id), _cut(_encode(sample_id), sample_id))))
 
 
