@@ -36,7 +36,8 @@ def read_json(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_d
         ValueError: It is larger or deeper, holds a number of more than `MAX_DIGITS` digits, or is no JSON.
     """
     with open(path, "rb") as file:
-        data = file.read(max_bytes + 1)
+        size = os.fstat(file.fileno()).st_size  # 0 of what is no plain file
+        data = file.read(min(size or max_bytes, max_bytes) + 1)
     try:
         if len(data) > max_bytes:
             raise ValueError(f"more than {max_bytes} bytes")
@@ -65,7 +66,8 @@ def parse_json(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     text = (data[3:] if data.startswith(_BYTE_ORDER_MARK) else data).decode("utf-8")
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(text, max_depth) > max_depth:
         raise ValueError(f"data that are nested more than {max_depth} deep")
-    return _DECODER.decode(text)
+    # Most files hold no number that long, and need no look at each.
+    return (_DECODER if _LONG_NUMBER.search(data) else _PLAIN_DECODER).decode(text)
 
 
 def _depth(text: str, max_depth: int) -> int:
@@ -95,6 +97,8 @@ def _check_digits(digits: str) -> str:
 
 
 _DECODER = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float)
+_PLAIN_DECODER = json.JSONDecoder()
+_LONG_NUMBER = re.compile(rb"[0-9.eE+-]{%d}" % (MAX_DIGITS + 1))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
