@@ -156,7 +156,8 @@ def settle_truths(
         ValueError: No reading is possible, or two are and disagree.
     """
     check_box_format(box_format, option)
-    known = [_size_of(row, sizes or {}, Path(where).parent) for row in parsed]
+    stated, directory = sizes or {}, Path(where).parent
+    known = [_size_of(row, stated, directory) for row in parsed]
     boxes: dict[int, Box] = {}
     unusable: dict[int, str] = {}
     reading = []

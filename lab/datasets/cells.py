@@ -10,7 +10,7 @@ GEOMETRY = ("bbox_xyxy", "bbox", "boxes_xyxy", "image_size", "width", "height")
 _LONGEST = 10_000
 
 
-def read_geometry(row: Mapping[str, Any]) -> dict[str, Any]:
+def read_geometry(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Read the boxes and sizes of a row that hold them as text: `[1, 2, 3, 4]` is a list, an empty cell is nothing.
 
     Args:
@@ -20,7 +20,7 @@ def read_geometry(row: Mapping[str, Any]) -> dict[str, Any]:
         The row with values in place of texts; a text that is neither stays, for others to complain about.
     """
     texts = {key: row[key] for key in GEOMETRY if isinstance(row.get(key), str)}
-    return {**row, **{key: _value(text) for key, text in texts.items()}}
+    return {**row, **{key: _value(text) for key, text in texts.items()}} if texts else row
 
 
 def _value(text: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
@@ -59,7 +59,7 @@ def read_truth_boxes(
     return boxes
 
 
-def _numbers(row: dict[str, Any]) -> tuple[str, Box] | None:
+def _numbers(row: Mapping[str, Any]) -> tuple[str, Box] | None:
     """Field and numbers of a row's one box; None where it has none, several, or something else in its place."""
     try:
         found = None if row.get("boxes_xyxy") else box_numbers(row)
@@ -68,7 +68,7 @@ def _numbers(row: dict[str, Any]) -> tuple[str, Box] | None:
     return found if found is not None and has_extent(found[1], found[0]) else None
 
 
-def _size(row: dict[str, Any], image_field: str, size_of: Callable[[str], Size]) -> Size:
+def _size(row: Mapping[str, Any], image_field: str, size_of: Callable[[str], Size]) -> Size:
     """Width and height of a row's picture; NaN where nobody says it."""
     stated, name = row_size(row), row.get(image_field)
     return size_of(name) if math.isnan(stated[0]) and isinstance(name, str) else stated
