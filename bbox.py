@@ -124,7 +124,7 @@ def smooth_maps(maps: np.ndarray, *, sigma: float, truncate: float = 4.0) -> np.
             f"Expected the smoothing's sigma to be 0 or more and truncate to be above 0, "
             f"but got sigma={sigma}, truncate={truncate}."
         )
-    return gaussian_filter(maps.astype(np.float64), (0, sigma, sigma), truncate=truncate)
+    return np.asarray(gaussian_filter(maps.astype(np.float64), (0, sigma, sigma), truncate=truncate))
 
 
 def localize_each(
@@ -210,7 +210,7 @@ def _one_region_each(masks: np.ndarray, maps: np.ndarray, *, heaviest: bool) -> 
     keep = np.zeros(num_regions + 1, dtype=bool)
     keep[best_last[is_last]] = True
     keep[0] = False
-    return keep[labels]
+    return np.asarray(keep[labels])
 
 
 def _tight_boxes(
@@ -228,7 +228,7 @@ def _tight_boxes(
         boxes_xyxy += insets * (grid.cell_w, grid.cell_h, -grid.cell_w, -grid.cell_h)
     boxes_xyxy = np.clip(boxes_xyxy, 0, (*image_size_wh, *image_size_wh))
     boxes_xyxy[~masks.any(axis=(1, 2))] = np.nan
-    return boxes_xyxy
+    return np.asarray(boxes_xyxy)
 
 
 def _extent(occupied: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +257,7 @@ def cells_to_mask(cell_mask: np.ndarray, grid: Grid, image_size_wh: tuple[int, i
     x_edges, y_edges = cell_edges(grid)
     col, in_cols = _cell_of_pixel(x_edges, image_size_wh[0])
     row, in_rows = _cell_of_pixel(y_edges, image_size_wh[1])
-    return cell_mask[np.ix_(row, col)] & in_rows[:, None] & in_cols
+    return np.asarray(cell_mask[np.ix_(row, col)] & in_rows[:, None] & in_cols)
 
 
 def _mask_within(mask: np.ndarray, box_xyxy: Box) -> np.ndarray:
@@ -364,4 +364,4 @@ def _sum_of_members(maps: np.ndarray, head_sets: np.ndarray) -> np.ndarray:
     total = maps[head_sets[:, 0]]
     for member in head_sets.T[1:]:
         total += maps[member]
-    return total
+    return np.asarray(total)

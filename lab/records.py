@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from lab.grids import Grid
+from lab.grids import Grid as Grid  # noqa: PLC0414 - handed on: the record that all others go with
 from lab.regions import Regions
 
 
@@ -122,12 +122,12 @@ class CollectedAttention:
     @property
     def num_layers(self) -> int:
         """Number of layers of the language model."""
-        return self.attention.shape[0]
+        return int(self.attention.shape[0])
 
     @property
     def num_heads(self) -> int:
         """Number of attention heads of each layer."""
-        return self.attention.shape[1]
+        return int(self.attention.shape[1])
 
 
 class HeadScore(NamedTuple):

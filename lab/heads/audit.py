@@ -290,7 +290,7 @@ def _mean_of_known(values: np.ndarray) -> np.ndarray:
     """Mean over the rows `[rows, heads]`, NaN left out; NaN where no row is known."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0).sum(axis=0, dtype=np.float64)
-    return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))
+    return np.asarray(np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0)))
 
 
 def _correlate(

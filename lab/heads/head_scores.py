@@ -51,12 +51,12 @@ class HeadTable:
     @property
     def num_layers(self) -> int:
         """Number of layers."""
-        return self.attn_sum.shape[0]
+        return int(self.attn_sum.shape[0])
 
     @property
     def num_heads(self) -> int:
         """Number of heads of each layer."""
-        return self.attn_sum.shape[1]
+        return int(self.attn_sum.shape[1])
 
     def score(self, layer: int, head: int) -> HeadScore:
         """The scores of one head.

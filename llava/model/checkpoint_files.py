@@ -241,11 +241,13 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return tensors
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
-            return torch.load(path, map_location="cpu", weights_only=True)
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            return tensors
     except Exception as error:  # torch raises nearly anything on broken files
         raise ValueError(
             f"Expected {path} to hold tensors and nothing else, but got a broken or unsafe file ({_first_line(error)})."
