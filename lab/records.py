@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from lab.grids import Grid as Grid  # noqa: PLC0414 - handed on: the record that all others go with
+from lab.grids import Grid as Grid  # handed on, with the records that it goes with
 from lab.regions import Regions
 
 

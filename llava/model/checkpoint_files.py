@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llava.model.file_checks import check_weight_file, read_settings, refuse_pointer
 from llava.model.hub import announce_download, cache_place, is_repository_id, look_up, size_hint
@@ -241,13 +241,11 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         try:
-            tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            return tensors
+            return cast("dict[str, torch.Tensor]", torch.load(path, map_location="cpu", weights_only=True, mmap=True))
         except RuntimeError as error:
             if "mmap" not in str(error):
                 raise
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-            return tensors
+            return cast("dict[str, torch.Tensor]", torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises nearly anything on broken files
         raise ValueError(
             f"Expected {path} to hold tensors and nothing else, but got a broken or unsafe file ({_first_line(error)})."
