@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_QUOTED = 80
 MAX_REASON = 200
-MAX_PATH = 160
+MAX_PATH = 150
 
 _MAX_ITEMS = 4
 _MAX_LEVELS = 3
@@ -45,10 +45,12 @@ def shorten_path(path: str | os.PathLike[str], limit: int = MAX_PATH) -> str:
         One line, in quotes.
     """
     text = os.fspath(path)
-    if len(text) > limit - 2:
-        kept = limit - 2 - len(_CUT)
-        text = text[: kept // 3] + _CUT + text[len(text) - (kept - kept // 3) :]
-    return _cut(_printable(repr(text)), 2 * limit)
+    ends = text if len(text) <= 2 * limit else text[:limit] + text[-limit:]  # a bounded piece, whatever comes
+    spelt = _printable(repr(ends))
+    if ends is text and len(spelt) <= limit:
+        return spelt
+    kept = limit - len(_CUT)
+    return spelt[: kept // 3] + _CUT + spelt[len(spelt) - (kept - kept // 3) :]
 
 
 def shorten_reason(reason: object, limit: int = MAX_REASON) -> str:
