@@ -62,7 +62,7 @@ def test_a_long_path_keeps_its_name() -> None:
     path = "/very" * 100 + "/picture.png"
     spelt = shorten_path(path)
     assert len(spelt) <= 150
-    assert len(shorten_path('\0b' * 4000)) <= 150
+    assert len(shorten_path("\0b" * 4000)) <= 150
     assert spelt.endswith("/picture.png'")
     assert "..." in spelt
     assert shorten_path("a\nb.png") == r"'a\nb.png'"
