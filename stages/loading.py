@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from lab.config.settings import ModelSettings
 from lab.records import Sample
-from stages.plan import find_in_project
 
 if TYPE_CHECKING:
     from collector import AttentionCollector, Collected
@@ -78,13 +77,13 @@ def load_any(model: ModelSettings) -> AnyModel:
     """
     from vlm.any_model import load_any_model
 
-    return load_any_model(find_in_project(model.name), quantization=model.quantization, **_common(model))
+    return load_any_model(_checkpoint(model), quantization=model.quantization, **_common(model))
 
 
 def _load_llava(model: ModelSettings) -> LlavaBundle:
     from vlm.loading import load_llava
 
-    return load_llava(find_in_project(model.name), prefill_attention=model.prefill_attention, **_common(model))
+    return load_llava(_checkpoint(model), prefill_attention=model.prefill_attention, **_common(model))
 
 
 def _common(model: ModelSettings) -> dict[str, Any]:
@@ -111,3 +110,10 @@ def _with_views(collector: Collector, preprocessor: ImagePreprocessor) -> Collec
         )
     cells = preprocessor.input_size // preprocessor.patch_size
     return ViewsCollector(collector, cells=cells, background=preprocessor.rule.background)
+
+
+def _checkpoint(model: ModelSettings) -> str:
+    """The checkpoint's name or directory; what looks for it waits, since the help page imports this file."""
+    from stages.plan import find_in_project
+
+    return find_in_project(model.name)

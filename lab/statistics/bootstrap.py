@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -164,6 +163,8 @@ def _bca_tails(
     totals: np.ndarray, counts: np.ndarray, means: np.ndarray, tails: tuple[float, float]
 ) -> tuple[float, float] | None:
     """Quantiles that make up for bias and skewness; None where the resamples do not vary around the estimate."""
+    from statistics import NormalDist  # which few runs need, and which takes longer to import than a thousand rows
+
     normal, estimate = NormalDist(), totals.sum() / counts.sum()
     below = ((means < estimate).sum() + 0.5 * (means == estimate).sum()) / len(means)
     left_out = (totals.sum() - totals) / (counts.sum() - counts)
