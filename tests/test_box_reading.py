@@ -162,3 +162,8 @@ def test_the_size_that_a_row_states():
     assert row_size({"image_size": [640, 480], "width": 1}) == SIZE
     assert np.isnan(row_size({"width": 640})).all()
     assert np.isnan(row_size({"width": 0, "height": 10})).all()
+
+
+def test_a_declaration_that_does_not_fit_is_said():
+    found = read([[100, 50, 300, 250], [400, 300, 600, 470]], box_format="xywh")
+    assert found.why == "declared with --box-format=xywh; 1 of 2 leave their picture"

@@ -325,6 +325,8 @@ def _read_as(reading: BoxReading, numbers: np.ndarray, image_sizes_wh: np.ndarra
     unreadable = _without_extent(reading, numbers) | ~np.isfinite(boxes_xyxy).all(axis=1)
     outside = _outside(boxes_xyxy, image_sizes_wh) & ~unreadable
     boxes_xyxy[unreadable] = np.nan
+    if outside.any():  # said where the reading was declared, too: a wrong declaration shows here
+        why = f"{why}; {int(outside.sum())} of {len(numbers)} leave their picture"
     return ReadBoxes(
         boxes_xyxy, reading, why, tuple(map(int, np.flatnonzero(outside))), tuple(map(int, np.flatnonzero(unreadable)))
     )
