@@ -317,6 +317,9 @@ def test_heic_is_read_where_the_package_is_there(tmp_path, monkeypatch):
     def register_heif_opener():
         Image.register_open("HEIF", Reader, lambda start: start[4:8] == b"ftyp")
 
+    # Pillow fills its registers once, when it opens its first picture; restoring empty ones would leave it without formats.
+    Image.preinit()
+    Image.init()
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     monkeypatch.setattr(Image, "ID", list(Image.ID))
