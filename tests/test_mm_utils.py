@@ -317,7 +317,7 @@ def test_heic_is_read_where_the_package_is_there(tmp_path, monkeypatch):
     def register_heif_opener():
         Image.register_open("HEIF", Reader, lambda start: start[4:8] == b"ftyp")
 
-    # Pillow fills its registers once, when it opens its first picture; restoring empty ones would leave it without formats.
+    # Pillow fills its registers once, at its first picture; restoring empty ones would leave it without formats.
     Image.preinit()
     Image.init()
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
