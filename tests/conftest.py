@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,12 @@ def make_image(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return make
+
+
+def pytest_configure() -> None:
+    """Obey Ctrl-C, and let the programs that tests start obey it, also where a shell runs this behind."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
