@@ -59,6 +59,15 @@ def test_a_missing_template_is_refused_in_one_line():
         prompt_head(words(), "chat")
 
 
+def test_the_reason_for_a_missing_template_ends_in_one_full_stop():
+    class NoTemplate:
+        def apply_chat_template(self, messages, **options):
+            raise ValueError("This processor has none.")
+
+    with pytest.raises(ValueError, match=r"but got: This processor has none\. Use model\.conv_mode=plain\.$"):
+        prompt_head(NoTemplate(), "chat")
+
+
 def test_unknown_modes_are_refused():
     with pytest.raises(ValueError, match="Expected model.conv_mode to be one of chat, plain"):
         prompt_head(words(QWEN), "referseg")

@@ -74,9 +74,9 @@ def _before_query(renderer: Any, content: Sequence[dict[str, str]]) -> str:
     try:
         rendered = str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
     except (ValueError, TypeError, ImportError) as error:
+        reason = _cut(" ".join(str(error).split())).rstrip(".")
         raise ValueError(
-            f"Expected the checkpoint to have a chat template, but got: {_cut(' '.join(str(error).split()))}. "
-            "Use model.conv_mode=plain."
+            f"Expected the checkpoint to have a chat template, but got: {reason}. Use model.conv_mode=plain."
         ) from error
     head, mark, _ = rendered.partition(_MARK)
     if not mark:
