@@ -13,10 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from foreign_files.arrays import to_float32
 from foreign_files.messages import shorten, shorten_reason
-from foreign_files.pickle_writer import dump_attention, round_to_bfloat16_bits
-from foreign_files.safe_pickle import read_plain_pickle
 from lab.grids import Grid
 from lab.records import CollectedAttention, Sample
 from lab.storage.files import atomic_write, to_plain
@@ -96,6 +93,8 @@ def save_attention(
     Raises:
         ValueError: The dtype is not one of the three.
     """
+    from foreign_files.pickle_writer import dump_attention  # what pickles need waits: help and scores need none
+
     if dtype not in ATTENTION_DTYPES:
         raise ValueError(f"Expected the stored dtype to be one of {', '.join(ATTENTION_DTYPES)}, but got {dtype!r}.")
     path = Path(path)
@@ -126,6 +125,8 @@ def load_attention(path: PathLike, image_file: str | None = None) -> CollectedAt
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, holds code, or is not an attention file.
     """
+    from foreign_files.safe_pickle import read_plain_pickle
+
     path = find_attention_file(path)
     attention, meta = _split(read_plain_pickle(path), path)
     _check_attention(attention, path)
@@ -158,6 +159,8 @@ def round_attention(attention: np.ndarray, dtype: str) -> np.ndarray:
     Returns:
         A float32 array of the same shape.
     """
+    from foreign_files.pickle_writer import round_to_bfloat16_bits
+
     if dtype == "float32":
         return attention
     if dtype == "float16":
@@ -173,6 +176,8 @@ def _gzip(data: bytes, level: int) -> bytes:
 
 def _to_attention_array(value: Any, path: Path) -> np.ndarray:
     """Turn a stored tensor or array `[L, H, 1, V]` or `[L, H, V]` into `[L, H, V]` float32."""
+    from foreign_files.arrays import to_float32
+
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         raise ValueError(f"Expected the attention in {path} to be a tensor of numbers, but got {type(value).__name__}.")
     if value.ndim == 4 and value.shape[2] == 1:

@@ -16,7 +16,6 @@ import numpy as np
 
 from foreign_files.bounded_json import JsonlLine, read_json, read_jsonl
 from foreign_files.messages import shorten, shorten_reason
-from foreign_files.safe_pickle import PICKLE_PROTOCOL, read_plain_pickle
 from lab.records import HeadChoice, HeadScore, Localization, Sample
 from lab.storage.partial_files import partial_path
 from lab.storage.paths import PathLike
@@ -75,7 +74,7 @@ def _fsync_directory(directory: Path) -> None:
 
 def save_analysis(path: PathLike, scores: Sequence[HeadScore]) -> None:
     """Write the ranked heads, best first, as a pickled list of dictionaries."""
-    atomic_write(path, pickle.dumps([score._asdict() for score in scores], protocol=PICKLE_PROTOCOL))
+    _save_pickle(path, [score._asdict() for score in scores])
 
 
 def load_analysis(path: PathLike) -> list[HeadScore]:
@@ -84,6 +83,8 @@ def load_analysis(path: PathLike) -> list[HeadScore]:
     Raises:
         ValueError: The file is damaged, holds code, or is not an analysis.
     """
+    from foreign_files.safe_pickle import read_plain_pickle  # waits, since scores and the help page need none
+
     rows = read_plain_pickle(Path(path))
     try:
         if not isinstance(rows, list):
@@ -217,7 +218,13 @@ def load_meta(path: PathLike) -> dict[str, Any]:
 
 def save_meta_pickle(path: PathLike, meta: Mapping[str, Any]) -> None:
     """Write the metadata as a pickle of plain data."""
-    atomic_write(path, pickle.dumps(to_plain(dict(meta)), protocol=PICKLE_PROTOCOL))
+    _save_pickle(path, to_plain(dict(meta)))
+
+
+def _save_pickle(path: PathLike, value: Any) -> None:
+    from foreign_files.safe_pickle import PICKLE_PROTOCOL
+
+    atomic_write(path, pickle.dumps(value, protocol=PICKLE_PROTOCOL))
 
 
 def save_json(path: PathLike, value: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 from pathlib import Path
 
 from lab.storage.paths import PathLike
@@ -21,7 +20,7 @@ _NAME_OF_OLD_VERSIONS = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]+\.part", re.DOT
 def partial_path(path: PathLike) -> Path:
     """Give a new temporary name beside a file; it says which process is writing it."""
     path = Path(path)
-    return path.with_name(f".{path.name}.{Owner.current().tag}-{secrets.token_hex(4)}{_ENDING}")
+    return path.with_name(f".{path.name}.{Owner.current().tag}-{os.urandom(4).hex()}{_ENDING}")
 
 
 def remove_dead_partial_files(directory: PathLike) -> int:

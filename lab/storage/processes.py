@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +90,9 @@ def is_python(pid: int) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _machine() -> str:
+    import hashlib
+    import socket
+
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
