@@ -8,18 +8,18 @@ Every row of the data set counts: one whose prediction is missing, null or unrea
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from command_line.streams import explain_lost_output, forgiving_streams
 from lab.datasets.box_reading import AUTO, BOX_FORMATS
 from lab.storage.files import atomic_write, save_json
-from scores.ceiling import summarize_ceiling
-from scores.comparison import compare
 from scores.evaluation import (
     DEFAULT_THRESHOLDS,
     OVERLAPS,
@@ -37,10 +37,11 @@ from scores.evaluation import (
 from scores.formatting import format_csv, format_latex, format_markdown, format_problems, format_report, format_samples
 from scores.predictions import Prediction, read_directory, read_predictions_file
 from scores.report import EvaluationReport
-from scores.rows_of_masks import score_masks
-from scores.sets_of_boxes import score_set, summarize_sets
-from scores.tables import write_predictions_table
 from scores.truths import Size, Truth, Truths, parse_rows, settle_truths
+
+if TYPE_CHECKING:
+    from scores.comparison import Comparison
+    from scores.rows_of_masks import MaskReport
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -155,7 +156,11 @@ def evaluate_sources(
     rows = score_rows(truths.rows, kept)
     if not rows.truths:
         raise ValueError(f"Expected {dataset_jsonl} to hold rows with one target box, but got none that can be used.")
-    best, unknown = summarize_ceiling(rows, sources.directory("--ceiling"), rules) if ceiling else (None, 0)
+    best, unknown = None, 0
+    if ceiling:
+        from scores.ceiling import summarize_ceiling
+
+        best, unknown = summarize_ceiling(rows, sources.directory("--ceiling"), rules)
     report = EvaluationReport(
         samples=_samples(rows, group_by),
         rules=rules,
@@ -168,8 +173,8 @@ def evaluate_sources(
         num_without_grid=unknown,
         baselines=trivial_baselines(rows, rules) if baselines else {},
         sets=_score_sets(truths.rows, kept, overlap),
-        masks=score_masks(truths.rows, sources.directory("--masks"), dataset_jsonl) if masks else None,
-        comparison=None if against is None else compare(rows, _rows_of(against, truths.rows), rules, str(against)),
+        masks=_score_masks(truths.rows, sources, dataset_jsonl) if masks else None,
+        comparison=None if against is None else _compare(rows, against, truths.rows, rules),
     )
     return Evaluation(report, rows)
 
@@ -195,8 +200,17 @@ def _size(image_size_wh: tuple[int, int]) -> Size:
     return float(image_size_wh[0]), float(image_size_wh[1])
 
 
-def _rows_of(pred_root: PathLike, truths: Sequence[Truth]) -> ScoredRows:
-    return score_rows(truths, read_directory(pred_root, [truth.id for truth in truths]))
+def _compare(rows: ScoredRows, against: PathLike, truths: Sequence[Truth], rules: Rules) -> Comparison:
+    from scores.comparison import compare
+
+    others = score_rows(truths, read_directory(against, [truth.id for truth in truths]))
+    return compare(rows, others, rules, str(against))
+
+
+def _score_masks(truths: Sequence[Truth], sources: Sources, dataset_jsonl: PathLike) -> Optional[MaskReport]:
+    from scores.rows_of_masks import score_masks
+
+    return score_masks(truths, sources.directory("--masks"), dataset_jsonl)
 
 
 def _samples(rows: ScoredRows, group_by: Optional[str]) -> tuple[SampleScore, ...]:
@@ -216,6 +230,8 @@ def _score_sets(
     """Over all rows, those with one target included, where some have several or none."""
     if all(truth.box_xyxy is not None for truth in truths):
         return None
+    from scores.sets_of_boxes import score_set, summarize_sets
+
     scores = [score_set(each.boxes_xyxy, truth.boxes_xyxy, overlap=overlap) for truth, each in zip(truths, predictions)]
     return {"num_rows": len(scores), **summarize_sets(scores)}
 
@@ -247,12 +263,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 if some rows or predictions could not be read (the rest is scored), 2 if nothing was scored.
     """
-    with forgiving_streams() as (stdout, _):
+    with forgiving_streams() as (stdout, _), _no_garbage_hunt():
         status = _run(arguments)
         lost = explain_lost_output(stdout)
         if lost is not None:
             print(f"evaluate_boxes: {lost}", file=sys.stderr)
     return status
+
+
+@contextmanager
+def _no_garbage_hunt() -> Iterator[None]:
+    """Spare a short program the search for cycles among rows that it keeps to its end."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -297,6 +325,8 @@ def _write_outputs(evaluation: Evaluation, options: argparse.Namespace) -> None:
     if options.per_sample_csv:
         atomic_write(options.per_sample_csv, format_samples(report.samples))
     if options.predictions_table:
+        from scores.tables import write_predictions_table
+
         write_predictions_table(Path(options.predictions_table), evaluation.rows, report.samples)
 
 

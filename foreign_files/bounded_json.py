@@ -67,7 +67,7 @@ def parse_json(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     if data.count(b"[") + data.count(b"{") > max_depth and _depth(text, max_depth) > max_depth:
         raise ValueError(f"data that are nested more than {max_depth} deep")
     # Most files hold no number that long, and need no look at each.
-    return (_DECODER if _LONG_NUMBER.search(data) else _PLAIN_DECODER).decode(text)
+    return (_DECODER if _LONG_NUMBER in data.translate(_NUMBERS_AS_ZEROS) else _PLAIN_DECODER).decode(text)
 
 
 def _depth(text: str, max_depth: int) -> int:
@@ -98,7 +98,8 @@ def _check_digits(digits: str) -> str:
 
 _DECODER = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float)
 _PLAIN_DECODER = json.JSONDecoder()
-_LONG_NUMBER = re.compile(rb"[0-9.eE+-]{%d}" % (MAX_DIGITS + 1))
+_NUMBERS_AS_ZEROS = bytes(48 if byte in b"0123456789.eE+-" else 32 for byte in range(256))
+_LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

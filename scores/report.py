@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
-from scores.comparison import Comparison
 from scores.evaluation import STATUSES, Rules, SampleScore, Summary
-from scores.rows_of_masks import MaskReport
+
+if TYPE_CHECKING:
+    from scores.comparison import Comparison
+    from scores.rows_of_masks import MaskReport
 
 UNIT_WORDS = {
     "expression": "per expression",

@@ -118,7 +118,7 @@ def read_size(path: Path) -> Optional[tuple[int, int]]:
     try:
         with Image.open(path) as image:
             return _rotated_size(image)
-    except (UnidentifiedImageError, OSError, ValueError):
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
         return None
 
 
